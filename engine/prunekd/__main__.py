@@ -1,0 +1,5 @@
+"""`python -m prunekd`."""
+
+from prunekd.cli import main
+
+main()

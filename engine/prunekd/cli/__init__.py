@@ -1,0 +1,75 @@
+"""The command line: one file per verb, loaded only when it is called.
+
+Exit codes: 0, 1 for a run that failed, 2 for bad usage. Errors go to stderr in one line; `--debug` shows the
+traceback.
+"""
+
+import sys
+from importlib import import_module
+
+import click
+
+from prunekd import __version__
+
+VERBS = {
+    "convert": "Convert an image dataset into a store.",
+    "score": "Score every sample of a store with a teacher.",
+    "select": "Choose the samples to keep.",
+    "train": "Train a student, with or without a teacher.",
+    "bench": "Train a grid of keep ratios and arms, timed.",
+    "report": "Make the report of a sweep.",
+    "inspect": "Show what a store, scores, subset or run holds.",
+    "doctor": "List what is installed and what is missing.",
+    "demo": "Run the whole pipeline on handwritten digits.",
+}
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported when asked for, so that `--help` does not load torch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        command = import_module(f"prunekd.cli.{name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the verb; turn the errors a user can mend into one line and an exit code."""
+        if ctx.params.get("debug"):
+            return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except ValueError as error:
+            raise _Failure(str(error), 2) from error
+        except (OSError, RuntimeError) as error:
+            raise _Failure(str(error) or type(error).__name__, 1) from error
+        except KeyboardInterrupt:
+            raise _Failure("interrupted", 1) from None
+
+
+class _Failure(click.ClickException):
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+    def show(self, file: object = None) -> None:
+        click.echo(f"prunekd: error: {self.message}", file=sys.stderr)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="prunekd")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Knowledge distillation on pruned image datasets.
+
+    \b
+    convert -> score -> select -> train -> report, or bench for a whole grid.
+    """

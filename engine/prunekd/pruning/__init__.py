@@ -1,0 +1,1 @@
+"""Which samples to keep: scores, policies, subsets."""

@@ -1,0 +1,1 @@
+"""Sweeps over keep ratios and the page that shows them."""

@@ -1,0 +1,53 @@
+"""Packaging of prunekd: two source roots, one distribution.
+
+`engine/` holds the package `prunekd`, `kernels/` the package `prunekd_kernels`. The roots themselves are not
+packages: a top-level module called `kernels` would collide with another project's.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "engine/prunekd/__init__.py").read_text()).group(1)
+
+CORE = [
+    "torch>=2.6",
+    "torchvision>=0.21",
+    "timm>=1.0.15",
+    "numba>=0.61",
+    "numpy>=2.0",
+    "click>=8.1",
+    "pyarrow>=17",
+    "PyYAML>=6.0",
+    "rich>=13.0",
+    "matplotlib>=3.9",
+    "safetensors>=0.5",
+    "tensorboard>=2.18",
+    "simplejpeg>=1.8",
+    "pillow>=10.3",
+]
+EXTRAS = {
+    "ffcv": ["ffcv==1.0.2"],
+    "dali": ["nvidia-dali-cuda120>=1.50"],
+    "demo": ["scikit-learn>=1.5"],
+    "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", "scikit-learn>=1.5"],
+    "dev": ["ruff>=0.9", "mypy>=1.14", "import-linter>=2.1", "types-PyYAML>=6.0"],
+}
+
+setup(
+    name="prunekd",
+    version=VERSION,
+    description="Knowledge distillation on pruned image datasets: a keep ratio of r costs r of the time, and a report proves it",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages("engine") + find_packages("kernels"),
+    package_dir={"prunekd": "engine/prunekd", "prunekd_kernels": "kernels/prunekd_kernels"},
+    package_data={"prunekd": ["recipes/*.yaml", "py.typed"], "prunekd_kernels": ["py.typed"]},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["prunekd = prunekd.cli:main"]},
+)
