@@ -1,0 +1,162 @@
+"""Numba building blocks: a jit that survives an unwritable cache, 16-bit loads and stores, a vectorisable exp and max.
+
+Fast-math is chosen flag by flag. Reductions may be reassociated (that is what lets LLVM vectorise them), but neither
+`nnan` nor `ninf` is ever set, so NaN and infinite logits travel through as IEEE says and as PyTorch does.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, overload
+
+STRICT = {"contract"}
+REDUCTION = {"contract", "reassoc", "nsz"}
+
+_LOG2E = np.float32(1.4426950408889634)
+_LN2_HIGH = np.float32(0.693359375)
+_LN2_LOW = np.float32(-2.12194440e-4)
+_ROUND = np.float32(12582912.0)  # 1.5 * 2^23: adding it leaves the nearest integer in the low mantissa bits
+_SMALLEST = np.float32(-87.33)  # below this exp(x) is under the smallest normal float32
+
+
+def jit(flags: set[str]) -> Callable[[Callable[..., Any]], Any]:
+    """Compile without the GIL, cached on disk where some cache folder can be written and in memory where none can."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        options = {"nogil": True, "fastmath": flags, "error_model": "numpy"}
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # numba: "no locator available for file"
+            return numba.njit(**options)(function)
+
+    return decorate
+
+
+def flat_view(tensor: torch.Tensor) -> np.ndarray:
+    """The memory under a matrix with unit column stride as a 1-D array, so that rows need no copy and loops vectorise.
+
+    NumPy has no bfloat16 and Numba no float16 arithmetic on CPUs, so 16-bit floats travel as integers:
+    uint16 holds the bits of a bfloat16, int16 those of a float16 (`load` and `store` tell them apart by that).
+    """
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.view(torch.uint16)
+    elif tensor.dtype == torch.float16:
+        tensor = tensor.view(torch.int16)
+    if tensor.dim() == 2 and tensor.numel():
+        tensor = tensor.as_strided(((tensor.shape[0] - 1) * tensor.stride(0) + tensor.shape[1],), (1,))
+    return tensor.reshape(-1).numpy()
+
+
+def _bitcast(llvm_type: ir.Type) -> Callable[..., Any]:
+    return lambda context, builder, signature, args: builder.bitcast(args[0], llvm_type)
+
+
+@intrinsic
+def float_from_bits(typingctx: Any, bits: Any) -> Any:
+    """Reinterpret an int32 as a float32."""
+    return types.float32(types.int32), _bitcast(ir.FloatType())
+
+
+@intrinsic
+def bits_of_float(typingctx: Any, value: Any) -> Any:
+    """Reinterpret a float32 as an int32."""
+    return types.int32(types.float32), _bitcast(ir.IntType(32))
+
+
+@intrinsic
+def maximum(typingctx: Any, a: Any, b: Any) -> Any:
+    """IEEE 754-2019 maximum of two float32, NaN if either is; LLVM vectorises reductions with it without fast-math."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        single = ir.FloatType()
+        declared = ir.FunctionType(single, [single, single])
+        return builder.call(builder.module.declare_intrinsic("llvm.maximum", [single], declared), args)
+
+    return types.float32(types.float32, types.float32), generate
+
+
+@intrinsic
+def _half_to_float(typingctx: Any, bits: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(types.int16), generate
+
+
+@intrinsic
+def _float_to_half(typingctx: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(builder.fptrunc(args[0], ir.HalfType()), ir.IntType(16))
+
+    return types.int16(types.float32), generate
+
+
+def load(array: np.ndarray, index: int) -> np.float32:
+    """Element `index` of a `flat_view` as float32 (compiled code only)."""
+    raise NotImplementedError("load() exists in compiled code only")
+
+
+def store(array: np.ndarray, index: int, value: np.float32) -> None:
+    """Write a float32 to element `index` of a `flat_view`, rounded to nearest even (compiled code only)."""
+    raise NotImplementedError("store() exists in compiled code only")
+
+
+@overload(load)
+def _load(array, index):
+    if array.dtype == types.uint16:
+        return lambda array, index: float_from_bits(np.int32(np.uint32(array[index]) << np.uint32(16)))
+    if array.dtype == types.int16:
+        return lambda array, index: _half_to_float(array[index])
+    return lambda array, index: np.float32(array[index])
+
+
+@overload(store)
+def _store(array, index, value):
+    if array.dtype == types.uint16:
+
+        def store_bfloat16(array, index, value):
+            bits = np.uint32(bits_of_float(value))
+            rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+            # rounding could carry a NaN's mantissa over into infinity, so a NaN becomes the quiet one
+            array[index] = np.uint16(0x7FC0) if value != value else np.uint16(rounded)
+
+        return store_bfloat16
+    if array.dtype == types.int16:
+
+        def store_float16(array, index, value):
+            array[index] = _float_to_half(value)
+
+        return store_float16
+
+    def store_float32(array, index, value):
+        array[index] = value
+
+    return store_float32
+
+
+@jit(STRICT)
+def exp(x: np.float32) -> np.float32:
+    """e**x for x <= 88, relative error below 1.2e-7; 0 below -87.33; NaN stays NaN.
+
+    Cephes' expf: x = n ln 2 + r, a polynomial in r, and n put into the exponent bits. There is no branch and no call, so
+    LLVM vectorises it, which it does not do with the C library's. Never reassociated: rounding by `_ROUND` would vanish.
+    """
+    shifted = x * _LOG2E + _ROUND
+    n = shifted - _ROUND
+    r = x - n * _LN2_HIGH
+    r = r - n * _LN2_LOW
+    p = np.float32(1.9875691500e-4)
+    p = p * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    p = (p * r) * r + r + np.float32(1.0)
+    scaled = p * float_from_bits((bits_of_float(shifted) + np.int32(127)) << np.int32(23))
+    return np.float32(0.0) if x < _SMALLEST else scaled
