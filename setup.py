@@ -39,7 +39,7 @@ EXTRAS = {
 setup(
     name="prunekd",
     version=VERSION,
-    description="Knowledge distillation on pruned image datasets: a keep ratio of r costs r of the time, and a report proves it",
+    description="Knowledge distillation on pruned image datasets: a keep ratio of r costs r of the time",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

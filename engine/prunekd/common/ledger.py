@@ -1,7 +1,7 @@
 """The ledger: where the seconds and the bytes went.
 
-Phases nest and book exclusive time: while an inner phase runs, the outer one's clock stands still, so the
-phases of a process sum to its wall-clock, with what nobody claimed booked as `other`.
+Phases nest and book exclusive time: while an inner phase runs, the outer one's clock stands still. A program opens
+`other` around everything it does, so its phases sum to its wall-clock and what nobody claimed shows as `other`.
 """
 
 import time
@@ -25,58 +25,61 @@ PHASES = (
 
 
 class Ledger:
-    """Seconds by phase and counters (bytes, images) of one process.
+    """Seconds by phase and counters (bytes, images).
 
-    A restored ledger goes on counting where the saved one stopped, so a run that was interrupted and resumed
-    books both parts.
+    Time outside every phase is not booked: several ledgers can take turns in one process.
     """
 
-    def __init__(self, saved: dict[str, Any] | None = None) -> None:
-        saved = saved or {}
-        self.seconds: dict[str, float] = dict(saved.get("seconds", {}))
-        self.counters: dict[str, int] = dict(saved.get("counters", {}))
-        self.seconds.pop("other", None)
-        self._wall_before = float(saved.get("wall_seconds", 0.0))
-        self._started = time.perf_counter()
-        self._open: list[list[Any]] = []  # [name, running since]
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.counters: dict[str, int] = {}
+        self._open: list[str] = []
+        self._since = 0.0
 
     def __repr__(self) -> str:
         phases = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self.seconds.items())
-        return f"Ledger({phases}; wall {self.wall_seconds:.2f} s)"
-
-    @property
-    def wall_seconds(self) -> float:
-        """Seconds since the ledger was opened, with those of the run it continues."""
-        return self._wall_before + time.perf_counter() - self._started
+        return f"Ledger({phases})"
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Book the time inside the `with` block to `name`, one of PHASES."""
+        """Book the time inside the `with` block, less that of phases opened within, to `name`, one of PHASES."""
         assert name in PHASES, name
-        now = time.perf_counter()
-        if self._open:
-            outer = self._open[-1]
-            self._book(outer[0], now - outer[1])
-        self._open.append([name, now])
+        self._book()
+        self._open.append(name)
         try:
             yield
         finally:
-            now = time.perf_counter()
-            _, since = self._open.pop()
-            self._book(name, now - since)
-            if self._open:
-                self._open[-1][1] = now
+            self._book()
+            self._open.pop()
 
     def count(self, name: str, amount: int) -> None:
         """Add `amount` to the counter `name`."""
         self.counters[name] = self.counters.get(name, 0) + int(amount)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: `seconds` by phase (summing to `wall_seconds`), `counters`, `wall_seconds`."""
-        wall = self.wall_seconds
-        seconds = dict(self.seconds)
-        seconds["other"] = max(0.0, wall - sum(seconds.values()))
-        return {"wall_seconds": wall, "seconds": seconds, "counters": dict(self.counters)}
+    def get(self, *names: str) -> float:
+        """Seconds booked so far to the phases `names` together, the running one up to now."""
+        self._book()
+        return sum(self.seconds.get(name, 0.0) for name in names)
 
-    def _book(self, name: str, seconds: float) -> None:
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: `seconds` by phase, their sum `wall_seconds`, `counters`."""
+        self._book()
+        return {
+            "wall_seconds": sum(self.seconds.values()),
+            "seconds": dict(self.seconds),
+            "counters": dict(self.counters),
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Add what `to_dict` gave in an earlier process, so that a resumed run books all its parts."""
+        for name, seconds in saved["seconds"].items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        for name, amount in saved["counters"].items():
+            self.count(name, amount)
+
+    def _book(self) -> None:
+        now = time.perf_counter()
+        if self._open:
+            name = self._open[-1]
+            self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
+        self._since = now

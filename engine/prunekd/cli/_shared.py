@@ -1,0 +1,72 @@
+"""Options and outputs that several verbs share."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+STORE = click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+WORKERS = click.option("--workers", type=click.IntRange(min=1), help="Decoding threads [default: one per core].")
+PRECISION = click.option(
+    "--teacher-precision",
+    type=click.Choice(["bf16", "fp16", "fp32"]),
+    default="bf16",
+    show_default=True,
+    help="Precision of the frozen teacher.",
+)
+
+
+def say(line: str) -> None:
+    """Print one line about what is going on to stderr."""
+    click.echo(line, err=True)
+
+
+def emit(value: Any, as_json: bool, text: str) -> None:
+    """Print a result to stdout, as JSON or as text."""
+    click.echo(json.dumps(value, indent=2) if as_json else text)
+
+
+@contextmanager
+def progress_bar(total: int, description: str) -> Iterator[Callable[[int, str], None]]:
+    """Yield `update(done, text)`: a live bar on a terminal, a plain line at every tenth otherwise."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _plain_updates(total, description)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[text]}"), console=console) as bar:
+        task = bar.add_task(description, total=total, text="")
+        yield lambda done, text: bar.update(task, completed=done, text=text)
+
+
+def _plain_updates(total: int, description: str) -> Callable[[int, str], None]:
+    shown = -1
+
+    def update(done: int, text: str) -> None:
+        nonlocal shown
+        tenth = 10 * done // max(total, 1)
+        if tenth > shown:
+            shown = tenth
+            print(f"{description}: {done}/{total} {text}", file=sys.stderr)
+
+    return update
+
+
+def training_text(values: dict[str, Any]) -> str:
+    """The figures of a progress line from what a trainer reports."""
+    parts = [f"epoch {values['epoch']}", f"loss {values['loss']:.3f}", f"top-1 {values['top1']:.1%}"]
+    if "val_top1" in values:
+        parts.append(f"val {values['val_top1']:.1%}")
+    if "images_per_second" in values:
+        parts.append(f"{values['images_per_second']:.0f} img/s, {values['data_wait_share']:.0%} waiting")
+    return "  ".join(parts)

@@ -1,0 +1,124 @@
+"""`prunekd train`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from prunekd.cli._shared import DEVICE, JSON, PRECISION, STORE, WORKERS, emit, progress_bar, say, training_text
+
+
+@click.command("train")
+@STORE
+@click.option("--recipe", required=True, help="A recipe's name or a YAML file.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--subset", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Samples to keep.")
+@click.option("--teacher", help="A run folder, a .safetensors file, ARCHITECTURE@WEIGHTS or timm:NAME.")
+@click.option("--alpha", help="Weight of the teacher's term in [0, 1], or auto (follows the keep ratio).")
+@click.option("--temperature", type=float, help="Temperature of the teacher's term.")
+@click.option(
+    "--reshape",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="SCORES",
+    help="Reshape the teacher's logits with the class statistics in this scores file.",
+)
+@click.option("--reader", default="native", show_default=True, help="Which reader feeds the training.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. epochs=30.")
+@click.option("--resume", metavar="auto|CHECKPOINT", help="Go on with the run in --out.")
+@PRECISION
+@DEVICE
+@WORKERS
+@JSON
+def command(**options: Any) -> None:
+    """Train a student on STORE, with or without a teacher.
+
+    Without --teacher the student learns from labels alone; that is also how a teacher is made.
+
+    \b
+    Example:
+      prunekd train store --recipe demo --out teacher
+      prunekd train store --recipe demo --subset half.parquet --teacher teacher --out student
+    """
+    from prunekd.training import open_world
+
+    with open_world(options["device"]) as world:
+        result = _train(world, **options)
+    if world.is_main:
+        top1 = "not measured (no validation split)" if result["top1"] is None else f"{result['top1']:.2%}"
+        text = (
+            f"top-1 {top1} after {result['epochs']} epochs of {result['samples_kept']} samples in "
+            f"{result['train_seconds']:.1f} s ({result['images_per_second']:.0f} images/s, "
+            f"{result['data_wait_share']:.1%} waiting for data)\n{options['out']}"
+        )
+        emit(result, options["as_json"], text)
+
+
+def _train(world: Any, **options: Any) -> dict[str, Any]:
+    from prunekd.common.files import read_json
+    from prunekd.pruning.subset import read_subset
+    from prunekd.store.index import open_store
+    from prunekd.training import RunSpec, Trainer, load_recipe
+
+    finished = options["out"] / "result.json"
+    if options["resume"] == "auto" and finished.exists():
+        say(f"{options['out']} is finished already")
+        result = read_json(finished)
+        assert isinstance(result, dict)
+        return result
+    store = open_store(options["store"])
+    recipe = load_recipe(options["recipe"], overrides_option(options))
+    teacher, info = open_teacher_option(options["teacher"], store.classes, options["teacher_precision"], world.device)
+    spec = RunSpec(
+        store=store,
+        recipe=recipe,
+        out=options["out"],
+        subset=read_subset(options["subset"]) if options["subset"] else None,
+        teacher=teacher,
+        teacher_info=info,
+        class_scale=class_scale_option(options["reshape"], store),
+        reader=options["reader"],
+        workers=options["workers"],
+        labels={"arm": "plain" if teacher is None else "kd"},
+    )
+    settings, reason = spec.objective_settings()
+    if world.is_main:
+        say(f"{spec.kept} of {spec.total} samples (keep {spec.keep:g}), {recipe.epochs} epochs, {recipe.model.name}")
+        say(f"objective: {'labels alone' if teacher is None else f'alpha {settings.alpha:g} ({reason})'}")
+    description = options["out"].name
+    trainer = Trainer(spec, world, resume=options["resume"], say=say)
+    if not world.is_main:
+        return trainer.fit()
+    with progress_bar(trainer.total_steps, description) as update:
+        trainer.on_progress(lambda values: update(values["step"], training_text(values)))
+        return trainer.fit()
+
+
+def overrides_option(options: dict[str, Any]) -> list[str]:
+    """The --set options, then --alpha and --temperature as settings of the recipe."""
+    given = [f"distill.{key}={options[key]}" for key in ("alpha", "temperature") if options[key] is not None]
+    return [*options["overrides"], *given]
+
+
+def open_teacher_option(spec: str | None, classes: tuple[str, ...], precision: str, device: Any) -> tuple[Any, Any]:
+    """Open the teacher a --teacher option names, say what was done to it; (None, None) without one."""
+    if spec is None:
+        return None, None
+    from prunekd.distill import TeacherSettings, describe_teacher, open_teacher
+    from prunekd.training.evaluate import DTYPES
+
+    teacher = open_teacher(spec, classes, TeacherSettings(dtype=DTYPES[precision], device=device))
+    say(f"teacher: {teacher!r}")
+    return teacher, describe_teacher(spec, teacher)
+
+
+def class_scale_option(path: Path | None, store: Any) -> Any:
+    """Class statistics (C,) of a --reshape option's scores file, checked against the store; None without one."""
+    if path is None:
+        return None
+    import torch
+
+    from prunekd.pruning.scores import read_scores
+
+    scores = read_scores(path)
+    scores.check(store)
+    return torch.as_tensor(scores.class_std, dtype=torch.float32)

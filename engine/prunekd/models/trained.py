@@ -1,0 +1,104 @@
+"""A trained model on disk: one safetensors file that says what it is.
+
+The file's metadata holds the card (architecture, classes, normalisation, input size), so the weights can be loaded
+without a second file or a guess.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from prunekd.common.files import replacing
+from prunekd.models.factory import create_model
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+CARD_KEY = "prunekd"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What a set of weights is.
+
+    mean and std are in units of [0, 1] pixel values; size is the side of the square input in pixels; classes are
+    the names in label order, empty if they are not known (weights of foreign origin).
+    """
+
+    model: str
+    num_classes: int
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    size: int = 224
+    classes: tuple[str, ...] = ()
+
+
+def save_trained(path: Path, model: nn.Module, card: ModelCard) -> None:
+    """Write the model's weights and its card to one safetensors file, whole or not at all."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={CARD_KEY: json.dumps(asdict(card))})
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read the card of a safetensors file written by `save_trained`.
+
+    Raises:
+        ValueError: not a safetensors file, or one without a card.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as a safetensors file: {error}") from None
+    if CARD_KEY not in metadata:
+        raise ValueError(f"{path} has no model card; give it as ARCHITECTURE@{path} to say which model it holds")
+    fields = json.loads(metadata[CARD_KEY])
+    return ModelCard(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+
+
+def load_trained(path: Path) -> tuple[nn.Module, ModelCard]:
+    """Load a model written by `save_trained`, in float32 on the CPU, in eval mode.
+
+    Raises:
+        ValueError: the file is missing, broken or does not fit the architecture its card names.
+    """
+    card = read_card(path)
+    model = create_model(card.model, card.num_classes, seed=0)
+    load_weights(model, path)
+    return model.eval(), card
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load the weights in `path` (see `read_state`) into `model`.
+
+    Raises:
+        ValueError: the weights do not fit the model; the message gives the first differences.
+    """
+    state = read_state(path)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:4]]
+        raise ValueError(f"the weights in {path} do not fit {type(model).__name__}: {' '.join(lines)}") from None
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """Read a state dict from `.safetensors`, or from `.pt`/`.pth` without unpickling code.
+
+    A state dict under the key `state_dict`, `model` or `state_dict_ema` is found, and a `module.` prefix removed.
+    """
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    loaded: object = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("state_dict", "model", "state_dict_ema"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict):
+        raise ValueError(f"expected a state dict, found {type(loaded).__name__}")
+    return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}

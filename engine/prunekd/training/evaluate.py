@@ -1,0 +1,39 @@
+"""Exact accuracy on a validation split: every sample once, whatever the number of processes."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from prunekd.input import Reader, eval_plan
+from prunekd.store.index import Split
+from prunekd.training.distributed import World
+from prunekd.training.metrics import RunningMetrics
+from prunekd.training.recipe import Recipe
+from prunekd_kernels import normalize
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(world: World, precision: str) -> torch.autocast:
+    """The autocast context of a precision (disabled for fp32)."""
+    return torch.autocast(world.device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, reader: Reader, split: Split, recipe: Recipe, world: World) -> dict[str, float]:
+    """Mean cross-entropy `loss`, `top1` in [0, 1] and `samples` of `model` on `split` (a collective call)."""
+    plan = eval_plan(
+        split, batch_size=recipe.eval.batch_size, view=recipe.eval_view, world_size=world.size, rank=world.rank
+    )
+    metrics = RunningMetrics(world.device)
+    was_training = model.training
+    model.eval()
+    for batch in reader.epoch(plan):
+        images = batch.images.to(world.device, non_blocking=True)
+        labels = batch.labels.to(world.device, non_blocking=True)
+        inputs = normalize(images.permute(0, 2, 3, 1), recipe.mean, recipe.std, dtype=DTYPES[recipe.precision])
+        with autocast(world, recipe.precision):
+            logits = model(inputs)
+        metrics.add(F.cross_entropy(logits.float(), labels, reduction="none"), logits, labels)
+    model.train(was_training)
+    return metrics.read(world)

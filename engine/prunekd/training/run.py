@@ -1,0 +1,172 @@
+"""A run's folder: what it was asked, where it stands, what came out.
+
+run.json            recipe and provenance      metrics.jsonl, tensorboard/   the log
+checkpoints/        where to go on from        model.safetensors             the trained student
+result.json         figures of the finished run
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from prunekd.common.files import read_json, write_json
+from prunekd.common.ledger import Ledger
+from prunekd.common.machine import describe_machine
+from prunekd.distill import ObjectiveSettings, OnlineTeacher, create_objective, resolve_alpha
+from prunekd.distill.objective import Objective
+from prunekd.pruning.subset import Subset
+from prunekd.store.index import Store
+from prunekd.training.recipe import Recipe
+
+IDENTITY = ("recipe", "store", "subset", "teacher", "alpha", "temperature", "reshaping")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """What to train on, towards what, and where to.
+
+    subset None trains on all samples; teacher None on labels alone; class_scale (C,) float32 switches P2's logit
+    reshaping on; labels (arm, policy, ...) are copied into result.json.
+    """
+
+    store: Store
+    recipe: Recipe
+    out: Path
+    subset: Subset | None = None
+    teacher: OnlineTeacher | None = None
+    teacher_info: dict[str, Any] | None = None
+    class_scale: Tensor | None = None
+    reader: str = "native"
+    workers: int | None = None
+    labels: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.subset is not None:
+            self.subset.check(self.store)
+        if self.teacher is not None:
+            self.teacher.check_fits(self.store.classes)
+        if self.class_scale is not None and self.teacher is None:
+            raise ValueError("logit reshaping changes the teacher's logits; give a teacher too")
+
+    @property
+    def total(self) -> int:
+        """Samples in the store's training split."""
+        return len(self.store.split("train"))
+
+    @property
+    def kept(self) -> int:
+        """Samples trained on."""
+        return self.total if self.subset is None else len(self.subset.ids)
+
+    @property
+    def keep(self) -> float:
+        """Keep ratio r = kept / total, in (0, 1]."""
+        return self.kept / self.total
+
+    def objective_settings(self) -> tuple[ObjectiveSettings, str]:
+        """Resolved alpha, temperature and smoothing, and where alpha came from."""
+        distill = self.recipe.distill
+        if self.teacher is None:
+            return ObjectiveSettings(alpha=0.0, label_smoothing=self.recipe.label_smoothing), "no teacher"
+        alpha, reason = resolve_alpha(distill.alpha, self.keep)
+        settings = ObjectiveSettings(
+            alpha=alpha, temperature=distill.temperature, label_smoothing=self.recipe.label_smoothing
+        )
+        return settings, reason
+
+    def objective(self) -> Objective:
+        """The objective this run minimises."""
+        settings, _ = self.objective_settings()
+        scale = (
+            self.class_scale.to(self.teacher.settings.device) if self.class_scale is not None and self.teacher else None
+        )
+        return create_objective("hard" if self.teacher is None else "kd", settings, scale)
+
+    def describe(self) -> dict[str, Any]:
+        """Contents of run.json."""
+        settings, reason = self.objective_settings()
+        return {
+            "format": "prunekd-run",
+            "version": 1,
+            "recipe": self.recipe.to_dict(),
+            "store": {"path": str(self.store.path), "fingerprint": self.store.fingerprint},
+            "subset": None if self.subset is None else self.subset.info,
+            "teacher": self.teacher_info,
+            "alpha": settings.alpha if self.teacher else None,
+            "alpha_from": reason,
+            "temperature": settings.temperature if self.teacher else None,
+            "reshaping": self.class_scale is not None,
+            "reader": self.reader,
+            "labels": self.labels,
+            "machine": describe_machine(),
+        }
+
+
+def prepare_folder(spec: RunSpec, resume: str | None) -> None:
+    """Create a run's folder and run.json, or check that an existing one is this run's.
+
+    Raises:
+        ValueError: the folder is in use and `resume` was not asked for, or it holds another run.
+    """
+    file = spec.out / "run.json"
+    described = spec.describe()
+    if not file.exists():
+        if resume not in (None, "auto"):
+            raise ValueError(f"{spec.out} holds no run to resume; leave --resume out to start one")
+        if spec.out.exists() and any(spec.out.iterdir()):
+            raise ValueError(f"{spec.out} exists and is not empty; choose another --out")
+        write_json(file, described)
+        return
+    if resume is None:
+        raise ValueError(f"{spec.out} holds a run already; use --resume auto to go on with it, or another --out")
+    before = read_json(file)
+    for key in IDENTITY:
+        if before.get(key) != described[key]:
+            raise ValueError(
+                f"{spec.out} was started with {_difference(key, before.get(key), described[key])}; "
+                "resume it with the settings it was started with, or choose another --out"
+            )
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    """Name the first leaf in which two settings trees differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in [*before, *now]:
+            if before.get(name) != now.get(name):
+                return _difference(f"{key}.{name}", before.get(name), now.get(name))
+    return f"{key} = {before!r}, not {now!r}"
+
+
+def summarize(spec: RunSpec, epochs: list[dict[str, Any]], ledger: Ledger) -> dict[str, Any]:
+    """Contents of result.json from a finished run's epoch records and ledger. Accuracies are in [0, 1]."""
+    settings, _ = spec.objective_settings()
+    evaluated = [record["val_top1"] for record in epochs if "val_top1" in record]
+    wait, train = ledger.get("data_wait"), ledger.get("data_wait", "step")
+    seen = sum(int(record["samples"]) for record in epochs)
+    return {
+        "name": spec.out.name,
+        "policy": spec.subset.info["policy"] if spec.subset else "all",
+        "keep": spec.keep,
+        "seed": spec.recipe.seed,
+        **spec.labels,
+        "model": spec.recipe.model.name,
+        "epochs": spec.recipe.epochs,
+        "samples_kept": spec.kept,
+        "samples_total": spec.total,
+        "samples_seen": seen,
+        "top1": evaluated[-1] if evaluated else None,
+        "best_top1": max(evaluated) if evaluated else None,
+        "val_samples": len(spec.store.splits["val"]) if "val" in spec.store.splits else 0,
+        "train_seconds": train,
+        "epoch_seconds": [record["seconds"] for record in epochs],
+        "eval_seconds": ledger.get("eval"),
+        "images_per_second": seen / train,
+        "data_wait_share": wait / train,
+        "bytes_read": ledger.counters.get("bytes_read", 0),
+        "payload_bytes": ledger.counters.get("payload_bytes", 0),
+        "alpha": settings.alpha if spec.teacher else None,
+        "temperature": settings.temperature if spec.teacher else None,
+        "ledger": ledger.to_dict(),
+    }
