@@ -1,1 +1,9 @@
-"""Which samples to keep: scores, policies, subsets."""
+"""Which samples to keep: scores, policies, subsets.
+
+A pass of the teacher gives scores (`scores.compute_scores`), a policy turns them into a ranking, and a prefix of the
+ranking is a subset (`select`).
+"""
+
+from prunekd.pruning.subset import Subset, rank_samples, read_subset, select, write_subset
+
+__all__ = ["Subset", "rank_samples", "read_subset", "select", "write_subset"]

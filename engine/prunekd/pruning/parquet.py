@@ -1,0 +1,106 @@
+"""Parquet tables with a JSON description in their schema, and the check that they belong to the store in hand."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prunekd.common.files import replacing
+
+KEY = b"prunekd"
+
+
+class StoreLike(Protocol):
+    """What these checks need of a store."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def classes(self) -> Sequence[str]: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+
+def write_table(path: Path, columns: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> None:
+    """Write `columns` with `description` as JSON under the schema's key `prunekd`, whole or not at all."""
+    metadata = {KEY: json.dumps(dict(description), allow_nan=False).encode()}
+    table = pa.table({name: pa.array(values) for name, values in columns.items()}).replace_schema_metadata(metadata)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """The JSON description of a file that `write_table` wrote, read from the schema alone.
+
+    Raises:
+        ValueError: the file is missing, not Parquet, or has no such description.
+    """
+    if not path.exists():
+        raise ValueError(f"{path} does not exist")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not a Parquet file")
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a Parquet file ({error})") from None
+    try:
+        description = json.loads(metadata[KEY])
+    except KeyError:
+        raise ValueError(f"{path} is a Parquet file that prunekd did not write") from None
+    if not isinstance(description, dict) or "format" not in description:
+        raise ValueError(f"{path} has a damaged prunekd description")
+    return description
+
+
+def read_table(path: Path, kind: str, version: int, remedy: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Columns and description of a file of the format `kind`.
+
+    Raises:
+        ValueError: as `describe`, or the file is of another kind or a later version; `remedy` ends the message.
+    """
+    description = describe(path)
+    if description["format"] != kind:
+        raise ValueError(f"{path} is a {description['format']} file, not a {kind} file; {remedy}")
+    if description.get("version") != version:
+        raise ValueError(
+            f"{path} has version {description.get('version')} of the {kind} format, this prunekd reads {version}"
+        )
+    table = pq.read_table(path)
+    return {name: table.column(name).to_numpy() for name in table.column_names}, description
+
+
+def check_store(what: str, description: Mapping[str, Any], store: StoreLike, remedy: str) -> None:
+    """Make sure that the file described was made for `store`.
+
+    Raises:
+        ValueError: the fingerprints differ; the message says which store each belongs to, and the `remedy`.
+    """
+    if description.get("fingerprint") == store.fingerprint:
+        return
+    theirs = description.get("store") or {}
+    name = theirs.get("path", "an unnamed store")
+    classes = theirs.get("classes", "unknown")
+    raise ValueError(
+        f"{what} was made for {name} ({classes} classes, fingerprint {str(description.get('fingerprint'))[:12]}), "
+        f"but is used with {store.path} ({len(store.classes)} classes, fingerprint {store.fingerprint[:12]}); {remedy}"
+    )
+
+
+def made_for(store: StoreLike, split: str) -> dict[str, Any]:
+    """What scores and subsets record of the store they are made for: split, fingerprint, store {path, classes}."""
+    return {
+        "split": split,
+        "fingerprint": store.fingerprint,
+        "store": {"path": str(store.path.absolute()), "classes": len(store.classes)},
+    }
+
+
+def some(ids: Iterable[int], limit: int = 5) -> str:
+    """The first few ids, for an error message: `3, 17, 40 and 9 more`."""
+    listed = [int(i) for i in ids]
+    text = ", ".join(str(i) for i in listed[:limit])
+    return text if len(listed) <= limit else f"{text} and {len(listed) - limit} more"

@@ -1,0 +1,172 @@
+"""One pass of a teacher over the samples, every score from the same logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunekd.common.registry import unknown
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prunekd.input.batch import Batch
+from prunekd.pruning.parquet import some
+from prunekd.pruning.scores.registry import SCORES
+from prunekd.pruning.scores.score import Outputs, Score
+from prunekd.pruning.scores.table import STATISTICS, Scores
+
+Forward = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
+
+# Batches whose results wait on the device before one copy to the host: the only synchronisation of the pass.
+FLUSH_EVERY = 64
+
+
+def compute_scores(
+    batches: Iterable[Batch],
+    forward: Forward,
+    names: Sequence[str] | None,
+    num_classes: int,
+    provenance: Mapping[str, Any] | None = None,
+) -> Scores:
+    """Run the teacher over `batches` once and compute every named score.
+
+    Args:
+        batches: each sample once, in any order.
+        forward: uint8 images (B, 3, H, W) -> logits (B, C), or (logits, features (B, D)) where a score needs the
+            last layer's input. It normalises, moves to the device, and is in eval mode.
+        names: keys of SCORES; None for all that the outputs suffice for.
+        num_classes: C of the store.
+        provenance: kept with the scores (fingerprint, teacher, view, seed).
+
+    Returns:
+        Scores in ascending order of id, float32, with `teacher_std` and the classes' means of it, whatever `names`.
+
+    Raises:
+        ValueError: an unknown name; a logit that is not finite; a label or a number of logits that does not fit
+            `num_classes`; a sample met twice; no sample at all.
+    """
+    if num_classes < 2:
+        raise ValueError(f"scores need at least 2 classes, the store has {num_classes}")
+    collector = _Collector()
+    chosen: tuple[Score, ...] | None = None
+    with torch.no_grad():
+        for batch in batches:
+            outputs, wrong = _outputs(forward(batch.images), batch, num_classes)
+            if chosen is None:
+                chosen = _choose(names, has_features=outputs.features is not None)
+            columns = {score.name: score.compute(outputs) for score in chosen}
+            columns["teacher_std"] = outputs.logits.std(dim=1, correction=1)
+            collector.add(batch, columns, wrong)
+    if chosen is None:
+        raise ValueError("there is no sample to score")
+    ids, labels, values = collector.finish()
+    return Scores(
+        ids=ids,
+        labels=labels,
+        columns=values,
+        definitions={score.name: score.definition for score in chosen} | STATISTICS,
+        hard_ends={score.name: score.hard_end for score in chosen},
+        class_std=class_means(values["teacher_std"], labels, num_classes),
+        provenance=dict(provenance or {}),
+    )
+
+
+def class_means(values: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Mean of `values` (n,) by class: float64 (num_classes,), NaN for a class without samples."""
+    counts = np.bincount(labels, minlength=num_classes)
+    sums = np.bincount(labels, weights=values, minlength=num_classes)
+    return np.divide(sums, counts, out=np.full(num_classes, np.nan), where=counts > 0)
+
+
+def _choose(names: Sequence[str] | None, has_features: bool) -> tuple[Score, ...]:
+    if names is None:
+        return tuple(score for score in SCORES.values() if has_features or not score.needs_features)
+    chosen = []
+    for name in dict.fromkeys(names):
+        if name not in SCORES:
+            raise unknown("score", name, SCORES)
+        score = SCORES[name]
+        if score.needs_features and not has_features:
+            raise ValueError(f"score {name!r} needs the teacher's features, and this teacher gives only logits")
+        chosen.append(score)
+    return tuple(chosen)
+
+
+def _outputs(result: Tensor | tuple[Tensor, Tensor], batch: Batch, num_classes: int) -> tuple[Outputs, Tensor]:
+    """The batch's outputs, made finite and in range, and what was wrong: bool (2, B), broken logits and bad labels.
+
+    To ask here whether anything was wrong would wait for the device, so the answer travels with the results.
+    """
+    logits, features = result if isinstance(result, tuple) else (result, None)
+    count = len(batch.ids)
+    if logits.ndim != 2 or logits.shape[0] != count:
+        raise ValueError(f"the teacher gave logits of shape {tuple(logits.shape)} for a batch of {count}")
+    if logits.shape[1] != num_classes:
+        raise ValueError(
+            f"the teacher knows {logits.shape[1]} classes, the store has {num_classes}; "
+            "use a teacher trained on this store's classes"
+        )
+    labels = batch.labels.to(logits.device, non_blocking=True)
+    logits = logits.detach().float()
+    wrong = torch.stack([~torch.isfinite(logits).all(dim=1), (labels < 0) | (labels >= num_classes)])
+    outputs = Outputs(
+        logits=torch.nan_to_num(logits),
+        labels=labels.clamp(0, num_classes - 1),
+        features=None if features is None else features.detach().float(),
+    )
+    return outputs, wrong
+
+
+class _Collector:
+    """Gathers per-sample results where they were computed and moves them to the host now and then."""
+
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] = ()
+        self._pending: list[tuple[Tensor, Tensor]] = []  # float32 (columns, B) and wrong (2, B), on the device
+        self._keys: list[tuple[Tensor, Tensor]] = []  # ids and labels (B,), where the reader put them
+        self._ids: list[np.ndarray] = []
+        self._labels: list[np.ndarray] = []
+        self._values: list[np.ndarray] = []
+
+    def add(self, batch: Batch, columns: Mapping[str, Tensor], wrong: Tensor) -> None:
+        self._names = tuple(columns)
+        self._pending.append((torch.stack(list(columns.values())), wrong))
+        # A reader may hand out the same buffers again for a later batch.
+        self._keys.append((batch.ids.clone(), batch.labels.clone()))
+        if len(self._pending) >= FLUSH_EVERY:
+            self._flush()
+
+    def finish(self) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Ids ascending, labels, and the columns by name."""
+        self._flush()
+        ids = np.concatenate(self._ids)
+        order = np.argsort(ids, kind="stable")
+        ids = ids[order]
+        repeated = ids[1:][ids[1:] == ids[:-1]]
+        if len(repeated):
+            raise ValueError(f"samples scored twice: ids {some(repeated)}")
+        values = np.concatenate(self._values, axis=1)[:, order]
+        return ids, np.concatenate(self._labels)[order], dict(zip(self._names, values, strict=True))
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        ids = torch.cat([ids for ids, _ in self._keys]).cpu().numpy()
+        labels = torch.cat([labels for _, labels in self._keys]).cpu().numpy()
+        broken, stray = torch.cat([wrong for _, wrong in self._pending], dim=1).cpu().numpy()
+        if broken.any():
+            raise ValueError(
+                f"the teacher is broken: its logits are not finite for {int(broken.sum())} samples, "
+                f"ids {some(ids[broken])}; check its weights, or run it in float32"
+            )
+        if stray.any():
+            raise ValueError(f"labels outside the store's classes for ids {some(ids[stray])}")
+        self._ids.append(ids)
+        self._labels.append(labels)
+        self._values.append(torch.cat([values for values, _ in self._pending], dim=1).cpu().numpy())
+        self._pending.clear()
+        self._keys.clear()

@@ -1,0 +1,214 @@
+"""Subsets: the kept samples of a store, with where they came from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from prunekd.common.registry import unknown
+from prunekd.pruning.parquet import StoreLike, check_store, made_for, read_table, write_table
+from prunekd.pruning.policies import BALANCES, POLICIES, Policy
+from prunekd.pruning.scores.table import Scores
+
+FORMAT = "prunekd-subset"
+VERSION = 1
+
+
+class SplitLike(Protocol):
+    """What selection needs of a store's split: ids and labels, int64 (n,)."""
+
+    @property
+    def ids(self) -> np.ndarray: ...
+    @property
+    def labels(self) -> np.ndarray: ...
+
+
+class SelectableStore(StoreLike, Protocol):
+    """What selection needs of a store."""
+
+    def split(self, name: str) -> SplitLike: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subset:
+    """The samples kept.
+
+    Attributes:
+        ids: int64 (k,), the most valuable first.
+        weights: float32 (k,), or None where all weigh the same.
+        info: provenance as plain values: policy, parameters, balance, score, score_definition, scored_by (teacher, view
+            and seed of the scores), seed, keep (the ratio asked for), kept, total, class_counts and class_totals (C,),
+            split, fingerprint and store {path, classes}.
+    """
+
+    ids: np.ndarray
+    info: Mapping[str, Any]
+    weights: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        info = self.info
+        return f"Subset({info['policy']}: {info['kept']:,} of {info['total']:,} samples, keep {info['keep']:g})"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def check(self, store: StoreLike) -> None:
+        """Raise ValueError if this subset was made for another store than `store`; the message names both."""
+        remedy = (
+            f"make one for it: prunekd select {store.path} --policy {self.info['policy']} --keep {self.info['keep']:g}"
+        )
+        check_store("this subset", self.info, store, remedy)
+
+
+def select(
+    store: SelectableStore,
+    policy: str,
+    keep: float,
+    seed: int = 0,
+    *,
+    scores: Scores | None = None,
+    score: str | None = None,
+    balance: str | None = None,
+    parameters: Mapping[str, float] | None = None,
+    split: str = "train",
+) -> Subset:
+    """Keep the fraction `keep` of a split: the first ids of the policy's ranking.
+
+    Args:
+        store: an open store.
+        policy: a key of POLICIES.
+        keep: in (0, 1]; see `Policy.count` for how many samples it means.
+        seed: of the policies that draw.
+        scores: of this store; read only by policies that need one.
+        score: the column to rank by; None for the policy's own choice.
+        balance: a key of BALANCES; None for the policy's own choice.
+        parameters: overrides of the policy's parameters.
+        split: the name of a split of the store.
+
+    Raises:
+        ValueError: a value out of range, an unknown name, scores missing or made for another store, or NaN scores.
+    """
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep must be a fraction in (0, 1], not {keep}")
+    plan = _policy(policy)
+    balance = balance or plan.default_balance
+    part = store.split(split)
+    sizes = np.bincount(part.labels, minlength=len(store.classes))
+    ranking = rank_samples(
+        store, policy, seed, scores=scores, score=score, balance=balance, parameters=parameters, split=split
+    )
+    count = plan.count(keep, sizes, balance)
+    if count > len(ranking):
+        raise ValueError(
+            f"keep {keep} asks for {count} samples, but policy {policy} offers only {len(ranking)} of {len(part.ids)}; "
+            f"keep at most {len(ranking) / len(part.ids):.3g} or change its parameters"
+        )
+    ids = ranking[:count]
+    name = (score or plan.default_score) if plan.needs_score else None
+    return Subset(
+        ids=ids,
+        info={
+            "policy": policy,
+            "parameters": {**plan.parameters, **(parameters or {})},
+            "balance": balance,
+            "score": name,
+            "score_definition": scores.definitions[name] if scores and name else None,
+            "scored_by": {key: scores.provenance.get(key) for key in ("teacher", "view", "seed")}
+            if scores and name
+            else None,
+            "seed": seed,
+            "keep": keep,
+            "kept": count,
+            "total": len(part.ids),
+            "class_counts": np.bincount(_labels_of(part, ids), minlength=len(store.classes)).tolist(),
+            "class_totals": sizes.tolist(),
+            **made_for(store, split),
+        },
+    )
+
+
+def rank_samples(
+    store: SelectableStore,
+    policy: str,
+    seed: int = 0,
+    *,
+    scores: Scores | None = None,
+    score: str | None = None,
+    balance: str | None = None,
+    parameters: Mapping[str, float] | None = None,
+    split: str = "train",
+) -> np.ndarray:
+    """The policy's ranking of a split, most valuable id first, int64; every subset of `select` is a prefix of it.
+
+    Arguments and errors as for `select`.
+    """
+    plan = _policy(policy)
+    balance = balance or plan.default_balance
+    if balance not in BALANCES:
+        raise unknown("balance", balance, BALANCES)
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or more, not {seed}")
+    for name in parameters or {}:
+        if name not in plan.parameters:
+            if not plan.parameters:
+                raise ValueError(f"policy {policy} has no parameters, so {name!r} cannot be set")
+            raise unknown(f"parameter of policy {policy}", name, plan.parameters)
+    part = store.split(split)
+    difficulty = None
+    if plan.needs_score:
+        difficulty = _difficulty(store, plan, scores, score, part.ids, split)
+    return plan.rank(
+        difficulty, part.labels, part.ids, seed, balance=balance, **{**plan.parameters, **(parameters or {})}
+    )
+
+
+def write_subset(path: Path, subset: Subset) -> None:
+    """Write `subset` as Parquet: `id` in rank order, `weight` where it has one; info under the schema's `prunekd`."""
+    columns = {"id": subset.ids}
+    if subset.weights is not None:
+        columns["weight"] = subset.weights
+    write_table(path, columns, {"format": FORMAT, "version": VERSION, **subset.info})
+
+
+def read_subset(path: Path) -> Subset:
+    """Read what `write_subset` wrote.
+
+    Raises:
+        ValueError: the file is missing, not a subset, or has lost its `id` column.
+    """
+    remedy = "make one with: prunekd select STORE --policy POLICY --keep RATIO --out FILE"
+    table, description = read_table(path, FORMAT, VERSION, remedy)
+    if "id" not in table:
+        raise ValueError(f"{path} lacks the column id; {remedy}")
+    info = {name: value for name, value in description.items() if name not in ("format", "version")}
+    return Subset(ids=table["id"], weights=table.get("weight"), info=info)
+
+
+def _policy(name: str) -> Policy:
+    if name not in POLICIES:
+        raise unknown("policy", name, POLICIES)
+    return POLICIES[name]
+
+
+def _difficulty(
+    store: SelectableStore, plan: Policy, scores: Scores | None, score: str | None, ids: np.ndarray, split: str
+) -> np.ndarray:
+    name = score or plan.default_score
+    assert name is not None
+    if scores is None:
+        raise ValueError(
+            f"policy {plan.name} ranks by a score ({name}) and no scores were given; make them with: "
+            f"prunekd score {store.path} --teacher TEACHER --out scores.parquet"
+        )
+    scores.check(store)
+    scored_split = scores.provenance.get("split", split)
+    if scored_split != split:
+        raise ValueError(f"the scores are of the split {scored_split!r}, not {split!r}; score that split")
+    return scores.difficulty(name, ids)
+
+
+def _labels_of(part: SplitLike, ids: np.ndarray) -> np.ndarray:
+    rows = np.argsort(part.ids, kind="stable")
+    return part.labels[rows[np.searchsorted(part.ids, ids, sorter=rows)]]

@@ -1,0 +1,272 @@
+"""Selection end to end on files: counts, provenance, round trips, and the mistakes users make."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prunekd.pruning import Subset, rank_samples, read_subset, select, write_subset
+from prunekd.pruning.policies import POLICIES
+from prunekd.pruning.scores import Scores, read_scores, write_scores
+
+
+@dataclass(frozen=True)
+class FakeStore:
+    """As much of a store as selection reads."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+    path: Path = Path("/here/store")
+    classes: tuple[str, ...] = ("cat", "dog", "hen")
+    fingerprint: str = "f" * 64
+    names: tuple[str, ...] = field(default=("train", "val"))
+
+    def split(self, name):
+        assert name in self.names
+        return SimpleNamespace(ids=self.ids, labels=self.labels)
+
+
+def a_store(count=60, seed=0, **changes):
+    rng = np.random.default_rng(seed)
+    ids = np.sort(rng.choice(3 * count, size=count, replace=False))
+    return FakeStore(ids=ids, labels=rng.integers(3, size=count), **changes)
+
+
+def scores_of(store, seed=0, **provenance):
+    rng = np.random.default_rng(seed)
+    count = len(store.ids)
+    return Scores(
+        ids=store.ids,
+        labels=store.labels,
+        columns={
+            name: rng.random(count).astype(np.float32) for name in ("teacher_ce", "el2n", "margin", "teacher_std")
+        },
+        definitions={n: f"{n}@1" for n in ("teacher_ce", "el2n", "margin", "teacher_std")},
+        hard_ends={"teacher_ce": "high", "el2n": "high", "margin": "low"},
+        class_std=np.array([1.0, 2.5, np.nan]),
+        provenance={
+            "fingerprint": store.fingerprint,
+            "store": {"path": str(store.path), "classes": len(store.classes)},
+            "split": "train",
+            "teacher": {"model": "resnet8"},
+            "view": {"kind": "center"},
+            "seed": 3,
+            **provenance,
+        },
+    )
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@settings(max_examples=15)
+@given(seed=st.integers(0, 5), count=st.integers(6, 80))
+def test_subsets_are_nested_over_all_ratios(policy, seed, count):
+    store = a_store(count, seed)
+    scores = scores_of(store, seed)
+    parameters = {"window": {"low": 0.0, "high": 1.0}, "ccs": {"beta": 0.0}}.get(policy)
+    whole = rank_samples(store, policy, seed, scores=scores, parameters=parameters)
+    smaller: set[int] = set()
+    for keep in (0.5, 0.55, 0.62, 0.8, 0.93, 1.0):
+        subset = select(store, policy, keep, seed, scores=scores, parameters=parameters)
+        assert subset.ids.tolist() == whole[: len(subset)].tolist()
+        assert smaller <= set(subset.ids.tolist())
+        smaller = set(subset.ids.tolist())
+        assert subset.info["kept"] == len(subset) == len(smaller)
+        assert sum(subset.info["class_counts"]) == len(subset)
+
+
+def test_info_says_where_the_subset_came_from():
+    store = a_store(60)
+    subset = select(store, "medium", 0.5, 7, scores=scores_of(store), score="el2n")
+    label_of = dict(zip(store.ids.tolist(), store.labels.tolist(), strict=True))
+    kept = [label_of[i] for i in subset.ids.tolist()]
+    assert subset.info == {
+        "policy": "medium",
+        "parameters": {},
+        "balance": "quota",
+        "score": "el2n",
+        "score_definition": "el2n@1",
+        "scored_by": {"teacher": {"model": "resnet8"}, "view": {"kind": "center"}, "seed": 3},
+        "seed": 7,
+        "keep": 0.5,
+        "kept": len(kept),
+        "total": 60,
+        "class_counts": [kept.count(c) for c in range(3)],
+        "class_totals": [store.labels.tolist().count(c) for c in range(3)],
+        "split": "train",
+        "fingerprint": "f" * 64,
+        "store": {"path": "/here/store", "classes": 3},
+    }
+
+
+def test_random_needs_and_records_no_score():
+    store = a_store()
+    subset = select(store, "random", 0.5, 1, scores=scores_of(store))
+    assert subset.info["score"] is None
+    assert subset.info["scored_by"] is None
+    assert subset.ids.tolist() == select(store, "random", 0.5, 1).ids.tolist()
+    assert subset.ids.tolist() != select(store, "random", 0.5, 2).ids.tolist()
+
+
+def test_hardest_by_margin_takes_the_low_end():
+    store = a_store()
+    scores = scores_of(store)
+    subset = select(store, "hardest", 0.25, scores=scores, score="margin")
+    lowest = store.ids[np.argsort(scores.columns["margin"])[:15]]
+    assert subset.ids.tolist() == lowest.tolist()
+    subset = select(store, "easiest", 0.25, scores=scores, score="margin")
+    assert subset.ids.tolist() == store.ids[np.argsort(-scores.columns["margin"])[:15]].tolist()
+
+
+def test_scores_are_joined_by_id_not_by_row():
+    store = a_store()
+    scores = scores_of(store)
+    turned = replace(store, ids=store.ids[::-1].copy(), labels=store.labels[::-1].copy())
+    for policy in POLICIES:
+        one = select(store, policy, 0.5, scores=scores)
+        other = select(turned, policy, 0.5, scores=scores)
+        assert one.ids.tolist() == other.ids.tolist()
+        assert one.info == other.info
+
+
+@pytest.mark.parametrize("keep", [0, -0.5, 1.5, float("nan")])
+def test_keep_out_of_range_is_refused(keep):
+    with pytest.raises(ValueError, match=r"keep must be a fraction in \(0, 1\], not"):
+        select(a_store(), "random", keep)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"policy": "medum"}, "did you mean 'medium'"),
+        ({"policy": "medium"}, "ranks by a score .teacher_ce. and no scores were given.*prunekd score /here/store"),
+        ({"policy": "random", "balance": "even"}, "unknown balance 'even'"),
+        ({"policy": "random", "seed": -1}, "seed must be 0 or more"),
+        ({"policy": "random", "parameters": {"low": 1}}, "has no parameters"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        select(a_store(), keep=0.5, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"score": "teacher_c"}, "unknown score 'teacher_c' .did you mean 'teacher_ce'"),
+        ({"score": "teacher_std"}, "a statistic, not a difficulty; choose from: el2n, margin, teacher_ce"),
+        ({"split": "val"}, "scores are of the split 'train', not 'val'"),
+        ({"policy": "window", "parameters": {"lo": 0.1}}, "unknown parameter of policy window 'lo'"),
+        ({"policy": "window", "keep": 0.8}, "offers only 30 of 60; keep at most 0.5"),
+        ({"policy": "medium", "keep": 0.01}, "leaves no sample in a class"),
+    ],
+)
+def test_bad_scores_and_parameters_are_refused(arguments, message):
+    store = a_store()
+    with pytest.raises(ValueError, match=message):
+        select(store, **{"policy": "hardest", "keep": 0.5, "scores": scores_of(store), **arguments})
+
+
+def test_scores_of_another_store_are_refused():
+    scores = scores_of(a_store(fingerprint="a" * 64, path=Path("/there/other"), classes=("x", "y")))
+    message = r"made for /there/other .2 classes, fingerprint aaaaaaaaaaaa., but is used with /here/store .3 classes"
+    with pytest.raises(ValueError, match=message):
+        select(a_store(), "hardest", 0.5, scores=scores)
+
+
+def test_samples_without_a_score_are_named():
+    store = a_store()
+    scores = scores_of(store)
+    part = replace(
+        scores,
+        ids=scores.ids[:-2],
+        labels=scores.labels[:-2],
+        columns={name: values[:-2] for name, values in scores.columns.items()},
+    )
+    with pytest.raises(ValueError, match=rf"no score for 2 samples, ids {store.ids[-2]}, {store.ids[-1]};"):
+        select(store, "hardest", 0.5, scores=part)
+
+
+def test_subset_of_another_store_is_refused():
+    subset = select(a_store(), "random", 0.5)
+    subset.check(a_store(path=Path("/moved/store")))
+    with pytest.raises(ValueError, match=r"made for /here/store .3 classes.*used with /there.*prunekd select /there"):
+        subset.check(a_store(fingerprint="b" * 64, path=Path("/there")))
+
+
+@pytest.mark.parametrize("weights", [None, np.array([1.0, 2.0, 0.5], dtype=np.float32)])
+def test_subset_comes_back_from_its_file(tmp_path, weights):
+    subset = select(a_store(6), "random", 0.5)
+    subset = Subset(ids=subset.ids, info=subset.info, weights=weights)
+    write_subset(tmp_path / "new folder" / "subset.parquet", subset)
+    again = read_subset(tmp_path / "new folder" / "subset.parquet")
+    assert again.ids.tolist() == subset.ids.tolist()
+    assert again.ids.dtype == np.int64
+    assert again.info == subset.info
+    assert (again.weights is None) == (weights is None)
+    if weights is not None:
+        assert again.weights.tolist() == weights.tolist()
+
+
+def test_scores_come_back_from_their_file(tmp_path):
+    scores = scores_of(a_store())
+    write_scores(tmp_path / "scores.parquet", scores)
+    again = read_scores(tmp_path / "scores.parquet")
+    assert again.ids.tolist() == scores.ids.tolist()
+    assert again.labels.tolist() == scores.labels.tolist()
+    for name, values in scores.columns.items():
+        assert again.columns[name].dtype == np.float32
+        assert again.columns[name].tolist() == values.tolist()
+    np.testing.assert_array_equal(again.class_std, scores.class_std)
+    assert (again.definitions, again.hard_ends, again.provenance) == (
+        scores.definitions,
+        scores.hard_ends,
+        scores.provenance,
+    )
+    assert pq.read_schema(tmp_path / "scores.parquet").names == ["id", "label", *scores.columns]
+
+
+def test_other_files_are_told_apart(tmp_path):
+    store = a_store()
+    write_scores(tmp_path / "scores.parquet", scores_of(store))
+    write_subset(tmp_path / "subset.parquet", select(store, "random", 0.5))
+    pq.write_table(pa.table({"id": [1, 2]}), tmp_path / "plain.parquet")
+    (tmp_path / "text.parquet").write_text("id,el2n\n1,0.5\n")
+    with pytest.raises(ValueError, match=r"missing\.parquet does not exist"):
+        read_scores(tmp_path / "missing.parquet")
+    with pytest.raises(ValueError, match=r"is a prunekd-subset file, not a prunekd-scores file; make one with"):
+        read_scores(tmp_path / "subset.parquet")
+    with pytest.raises(ValueError, match=r"is a prunekd-scores file, not a prunekd-subset file; make one with"):
+        read_subset(tmp_path / "scores.parquet")
+    for read in (read_scores, read_subset):
+        with pytest.raises(ValueError, match=r"prunekd did not write"):
+            read(tmp_path / "plain.parquet")
+        with pytest.raises(ValueError, match=r"not a Parquet file"):
+            read(tmp_path / "text.parquet")
+        with pytest.raises(ValueError, match=r"is a folder, not a Parquet file"):
+            read(tmp_path)
+
+
+def test_columns_that_were_lost_are_named(tmp_path):
+    path = tmp_path / "scores.parquet"
+    write_scores(path, scores_of(a_store()))
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["el2n", "label"]), path)
+    with pytest.raises(ValueError, match=r"lacks the columns label, el2n"):
+        read_scores(path)
+
+
+def test_a_later_version_is_refused(tmp_path):
+    path = tmp_path / "subset.parquet"
+    subset = select(a_store(), "random", 0.5)
+    write_subset(path, subset)
+    table = pq.read_table(path)
+    metadata = {b"prunekd": table.schema.metadata[b"prunekd"].replace(b'"version": 1', b'"version": 2')}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    with pytest.raises(ValueError, match=r"has version 2 of the prunekd-subset format"):
+        read_subset(path)
