@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from prunekd.pruning.scores import SCORES, Outputs, compute_scores
 
@@ -31,11 +30,9 @@ def batches(labels, size, ids=None):
         yield FakeBatch(images[part], torch.as_tensor(labels)[part], ids[part])
 
 
-def looking_up(*tables):
+def looking_up(logits):
     def forward(images):
-        number = images[:, 0, 0, 0].long() * 256 + images[:, 1, 0, 0].long()
-        found = tuple(torch.as_tensor(table)[number] for table in tables)
-        return found if len(found) > 1 else found[0]
+        return torch.as_tensor(logits)[images[:, 0, 0, 0].long() * 256 + images[:, 1, 0, 0].long()]
 
     return forward
 
@@ -62,10 +59,7 @@ def in_longdouble(name, z, y):
     }[name]
 
 
-TEACHER_SCORES = [name for name, score in SCORES.items() if not score.needs_features]
-
-
-@pytest.mark.parametrize("name", TEACHER_SCORES)
+@pytest.mark.parametrize("name", SCORES)
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 10.0])
 @pytest.mark.parametrize("classes", [2, 3, 100])
 def test_score_is_its_formula(name, scale, classes):
@@ -80,7 +74,7 @@ def test_score_is_its_formula(name, scale, classes):
     np.testing.assert_allclose(values.numpy(), expected, rtol=3e-5, atol=1e-6 * scale if name == "margin" else 1e-9)
 
 
-@pytest.mark.parametrize("name", TEACHER_SCORES)
+@pytest.mark.parametrize("name", SCORES)
 def test_score_is_finite_and_ordered_for_huge_logits(name):
     logits = torch.tensor([[1e30, -1e30, 0.0], [-1e30, 1e30, 0.0], [1e4, 1e4 - 1, -1e4], [0.0, 0.0, 0.0]])
     values = SCORES[name].compute(Outputs(logits=logits, labels=torch.tensor([0, 0, 0, 0])))
@@ -104,36 +98,21 @@ def test_the_easiest_samples_do_not_tie():
         assert values[3] == pytest.approx(float(in_longdouble(name, logits[3].double().numpy(), 0)), rel=1e-4)
 
 
-def test_grand_last_is_the_norm_of_the_last_layers_gradient():
-    torch.manual_seed(0)
-    layer = nn.Linear(7, 5).double()
-    features = torch.randn(20, 7, dtype=torch.float64)
-    labels = torch.randint(5, (20,))
-    expected = []
-    for h, y in zip(features, labels, strict=True):
-        layer.zero_grad()
-        nn.functional.cross_entropy(layer(h[None]), y[None]).backward()
-        expected.append(torch.cat([layer.weight.grad.flatten(), layer.bias.grad]).norm().item())
-    logits = layer(features).detach()
-    scores = compute_scores(batches(labels, 6), looking_up(logits, features), ["grand_last"], 5)
-    np.testing.assert_allclose(scores.columns["grand_last"], expected, rtol=1e-5)
-
-
 @given(st.integers(1, 40), st.integers(2, 6), st.integers(1, 50), st.integers(0, 1000))
 def test_the_pass_gathers_every_sample_whatever_the_batches(count, classes, size, seed):
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(count, classes)).astype(np.float32)
     labels = rng.integers(classes, size=count)
     ids = rng.choice(1000, size=count, replace=False)
-    scores = compute_scores(batches(labels, size, ids), looking_up(logits), None, classes)
+    scores = compute_scores(batches(labels, size, ids), looking_up(logits), list(SCORES), classes)
     order = np.argsort(ids)
     assert scores.ids.tolist() == ids[order].tolist()
     assert scores.labels.tolist() == labels[order].tolist()
-    assert list(scores.columns) == [*TEACHER_SCORES, "teacher_std"]
+    assert list(scores.columns) == [*SCORES, "teacher_std"]
     np.testing.assert_allclose(
         scores.columns["teacher_std"], np.std(logits.astype(np.float64), axis=1, ddof=1)[order], rtol=1e-5
     )
-    for name in TEACHER_SCORES:
+    for name in SCORES:
         expected = [float(in_longdouble(name, logits[i], labels[i])) for i in order]
         np.testing.assert_allclose(scores.columns[name], expected, rtol=3e-5, atol=1e-6)
     for c in range(classes):
@@ -156,8 +135,8 @@ def test_reused_batch_buffers_do_no_harm():
                 mine.copy_(theirs)
             yield buffer
 
-    reused = compute_scores(reusing(), looking_up(logits), None, 3)
-    fresh = compute_scores(batches(labels, 8), looking_up(logits), None, 3)
+    reused = compute_scores(reusing(), looking_up(logits), list(SCORES), 3)
+    fresh = compute_scores(batches(labels, 8), looking_up(logits), list(SCORES), 3)
     assert reused.ids.tolist() == fresh.ids.tolist()
     for name, values in fresh.columns.items():
         np.testing.assert_allclose(reused.columns[name], values, rtol=1e-6)
@@ -177,7 +156,7 @@ def test_a_broken_teacher_is_named_with_its_samples(bad):
     logits[4, 1] = bad
     logits[7, 0] = bad
     with pytest.raises(ValueError, match=r"broken.*not finite for 2 samples, ids 104, 107"):
-        compute_scores(batches([0] * 10, 4, torch.arange(100, 110)), looking_up(logits), None, 3)
+        compute_scores(batches([0] * 10, 4, torch.arange(100, 110)), looking_up(logits), list(SCORES), 3)
 
 
 def test_a_broken_teacher_is_found_before_the_end_of_a_long_pass():
@@ -188,20 +167,19 @@ def test_a_broken_teacher_is_found_before_the_end_of_a_long_pass():
         return torch.full((len(images), 3), torch.nan)
 
     with pytest.raises(ValueError, match=r"not finite"):
-        compute_scores(batches([0] * 1000, 1), forward, None, 3)
+        compute_scores(batches([0] * 1000, 1), forward, list(SCORES), 3)
     assert len(seen) < 200
 
 
 @pytest.mark.parametrize(
     ("labels", "classes", "names", "message"),
     [
-        ([0, 1, 2], 4, None, "teacher knows 3 classes, the store has 4"),
-        ([0, 1, 3], 3, None, "labels outside the store's classes for ids 2"),
-        ([0, -1, 2], 3, None, "labels outside the store's classes for ids 1"),
+        ([0, 1, 2], 4, list(SCORES), "teacher knows 3 classes, the store has 4"),
+        ([0, 1, 3], 3, list(SCORES), "labels outside the store's classes for ids 2"),
+        ([0, -1, 2], 3, list(SCORES), "labels outside the store's classes for ids 1"),
         ([0, 1, 2], 3, ["el2m"], "did you mean 'el2n'"),
-        ([0, 1, 2], 3, ["grand_last"], "needs the teacher's features"),
-        ([0, 0, 0], 1, None, "at least 2 classes"),
-        ([], 3, None, "no sample to score"),
+        ([0, 0, 0], 1, list(SCORES), "at least 2 classes"),
+        ([], 3, list(SCORES), "no sample to score"),
     ],
 )
 def test_misfits_are_refused(labels, classes, names, message):
@@ -211,9 +189,9 @@ def test_misfits_are_refused(labels, classes, names, message):
 
 def test_a_sample_met_twice_is_refused():
     with pytest.raises(ValueError, match=r"scored twice: ids 5"):
-        compute_scores(batches([0, 0, 0], 2, [5, 6, 5]), looking_up(torch.zeros(3, 3)), None, 3)
+        compute_scores(batches([0, 0, 0], 2, [5, 6, 5]), looking_up(torch.zeros(3, 3)), list(SCORES), 3)
 
 
 def test_logits_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"shape"):
-        compute_scores(batches([0, 1], 2), lambda images: torch.zeros(2, 3, 4), None, 3)
+        compute_scores(batches([0, 1], 2), lambda images: torch.zeros(2, 3, 4), list(SCORES), 3)

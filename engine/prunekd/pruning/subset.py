@@ -1,5 +1,6 @@
 """Subsets: the kept samples of a store, with where they came from."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +39,9 @@ class Subset:
     Attributes:
         ids: int64 (k,), the most valuable first.
         weights: float32 (k,), or None where all weigh the same.
-        info: provenance as plain values: policy, parameters, balance, score, score_definition, scored_by (teacher, view
-            and seed of the scores), seed, keep (the ratio asked for), kept, total, class_counts and class_totals (C,),
-            split, fingerprint and store {path, classes}.
+        info: provenance, as JSON gives it back: policy, parameters, balance, score, score_definition,
+            scored_by (teacher, view and seed of the scores), seed, keep (the ratio asked for), kept, total,
+            class_counts and class_totals (C,), split, fingerprint and store {path, classes}.
     """
 
     ids: np.ndarray
@@ -106,27 +107,21 @@ def select(
             f"keep at most {len(ranking) / len(part.ids):.3g} or change its parameters"
         )
     ids = ranking[:count]
-    name = (score or plan.default_score) if plan.needs_score else None
-    return Subset(
-        ids=ids,
-        info={
-            "policy": policy,
-            "parameters": {**plan.parameters, **(parameters or {})},
-            "balance": balance,
-            "score": name,
-            "score_definition": scores.definitions[name] if scores and name else None,
-            "scored_by": {key: scores.provenance.get(key) for key in ("teacher", "view", "seed")}
-            if scores and name
-            else None,
-            "seed": seed,
-            "keep": keep,
-            "kept": count,
-            "total": len(part.ids),
-            "class_counts": np.bincount(_labels_of(part, ids), minlength=len(store.classes)).tolist(),
-            "class_totals": sizes.tolist(),
-            **made_for(store, split),
-        },
-    )
+    info = {
+        "policy": policy,
+        "parameters": {**plan.parameters, **(parameters or {})},
+        "balance": balance,
+        **_scored_by(plan, scores, score),
+        "seed": seed,
+        "keep": keep,
+        "kept": count,
+        "total": len(part.ids),
+        "class_counts": np.bincount(_labels_of(part, ids), minlength=len(store.classes)).tolist(),
+        "class_totals": sizes.tolist(),
+        **made_for(store, split),
+    }
+    # Through JSON and back, so that a subset compares equal to what is read from its file.
+    return Subset(ids=ids, info=json.loads(json.dumps(info)))
 
 
 def rank_samples(
@@ -150,6 +145,8 @@ def rank_samples(
         raise unknown("balance", balance, BALANCES)
     if seed < 0:
         raise ValueError(f"seed must be 0 or more, not {seed}")
+    if score and not plan.needs_score:
+        raise ValueError(f"policy {policy} ranks by no score, so {score!r} cannot be used")
     for name in parameters or {}:
         if name not in plan.parameters:
             if not plan.parameters:
@@ -190,6 +187,14 @@ def _policy(name: str) -> Policy:
     if name not in POLICIES:
         raise unknown("policy", name, POLICIES)
     return POLICIES[name]
+
+
+def _scored_by(plan: Policy, scores: Scores | None, score: str | None) -> dict[str, Any]:
+    name = score or plan.default_score
+    if not plan.needs_score or scores is None or name is None:
+        return {"score": None, "score_definition": None, "scored_by": None}
+    makers = {key: scores.provenance.get(key) for key in ("teacher", "view", "seed")}
+    return {"score": name, "score_definition": scores.definitions[name], "scored_by": makers}
 
 
 def _difficulty(

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-
 Rank = Callable[..., np.ndarray]
 """A pure function `(scores, labels, ids, seed, *, balance, **parameters) -> ids`, the most valuable first.
 

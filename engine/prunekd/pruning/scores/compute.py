@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from prunekd.common.registry import unknown
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from prunekd.input.batch import Batch
@@ -19,31 +18,27 @@ from prunekd.pruning.scores.registry import SCORES
 from prunekd.pruning.scores.score import Outputs, Score
 from prunekd.pruning.scores.table import STATISTICS, Scores
 
-Forward = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
-
 # Batches whose results wait on the device before one copy to the host: the only synchronisation of the pass.
 FLUSH_EVERY = 64
 
 
 def compute_scores(
     batches: Iterable[Batch],
-    forward: Forward,
-    names: Sequence[str] | None,
+    forward: Callable[[Tensor], Tensor],
+    names: Sequence[str],
     num_classes: int,
-    provenance: Mapping[str, Any] | None = None,
 ) -> Scores:
     """Run the teacher over `batches` once and compute every named score.
 
     Args:
         batches: each sample once, in any order.
-        forward: uint8 images (B, 3, H, W) -> logits (B, C), or (logits, features (B, D)) where a score needs the
-            last layer's input. It normalises, moves to the device, and is in eval mode.
-        names: keys of SCORES; None for all that the outputs suffice for.
+        forward: uint8 images (B, 3, H, W) -> logits (B, C), on any device; it normalises and runs in eval mode.
+        names: keys of SCORES.
         num_classes: C of the store.
-        provenance: kept with the scores (fingerprint, teacher, view, seed).
 
     Returns:
         Scores in ascending order of id, float32, with `teacher_std` and the classes' means of it, whatever `names`.
+        The caller fills in the provenance.
 
     Raises:
         ValueError: an unknown name; a logit that is not finite; a label or a number of logits that does not fit
@@ -51,18 +46,14 @@ def compute_scores(
     """
     if num_classes < 2:
         raise ValueError(f"scores need at least 2 classes, the store has {num_classes}")
+    chosen = _choose(names)
     collector = _Collector()
-    chosen: tuple[Score, ...] | None = None
     with torch.no_grad():
         for batch in batches:
             outputs, wrong = _outputs(forward(batch.images), batch, num_classes)
-            if chosen is None:
-                chosen = _choose(names, has_features=outputs.features is not None)
             columns = {score.name: score.compute(outputs) for score in chosen}
             columns["teacher_std"] = outputs.logits.std(dim=1, correction=1)
             collector.add(batch, columns, wrong)
-    if chosen is None:
-        raise ValueError("there is no sample to score")
     ids, labels, values = collector.finish()
     return Scores(
         ids=ids,
@@ -71,7 +62,6 @@ def compute_scores(
         definitions={score.name: score.definition for score in chosen} | STATISTICS,
         hard_ends={score.name: score.hard_end for score in chosen},
         class_std=class_means(values["teacher_std"], labels, num_classes),
-        provenance=dict(provenance or {}),
     )
 
 
@@ -82,26 +72,18 @@ def class_means(values: np.ndarray, labels: np.ndarray, num_classes: int) -> np.
     return np.divide(sums, counts, out=np.full(num_classes, np.nan), where=counts > 0)
 
 
-def _choose(names: Sequence[str] | None, has_features: bool) -> tuple[Score, ...]:
-    if names is None:
-        return tuple(score for score in SCORES.values() if has_features or not score.needs_features)
-    chosen = []
-    for name in dict.fromkeys(names):
+def _choose(names: Sequence[str]) -> tuple[Score, ...]:
+    for name in names:
         if name not in SCORES:
             raise unknown("score", name, SCORES)
-        score = SCORES[name]
-        if score.needs_features and not has_features:
-            raise ValueError(f"score {name!r} needs the teacher's features, and this teacher gives only logits")
-        chosen.append(score)
-    return tuple(chosen)
+    return tuple(SCORES[name] for name in dict.fromkeys(names))
 
 
-def _outputs(result: Tensor | tuple[Tensor, Tensor], batch: Batch, num_classes: int) -> tuple[Outputs, Tensor]:
+def _outputs(logits: Tensor, batch: Batch, num_classes: int) -> tuple[Outputs, Tensor]:
     """The batch's outputs, made finite and in range, and what was wrong: bool (2, B), broken logits and bad labels.
 
     To ask here whether anything was wrong would wait for the device, so the answer travels with the results.
     """
-    logits, features = result if isinstance(result, tuple) else (result, None)
     count = len(batch.ids)
     if logits.ndim != 2 or logits.shape[0] != count:
         raise ValueError(f"the teacher gave logits of shape {tuple(logits.shape)} for a batch of {count}")
@@ -113,12 +95,7 @@ def _outputs(result: Tensor | tuple[Tensor, Tensor], batch: Batch, num_classes: 
     labels = batch.labels.to(logits.device, non_blocking=True)
     logits = logits.detach().float()
     wrong = torch.stack([~torch.isfinite(logits).all(dim=1), (labels < 0) | (labels >= num_classes)])
-    outputs = Outputs(
-        logits=torch.nan_to_num(logits),
-        labels=labels.clamp(0, num_classes - 1),
-        features=None if features is None else features.detach().float(),
-    )
-    return outputs, wrong
+    return Outputs(logits=torch.nan_to_num(logits), labels=labels.clamp(0, num_classes - 1)), wrong
 
 
 class _Collector:
@@ -143,6 +120,8 @@ class _Collector:
     def finish(self) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """Ids ascending, labels, and the columns by name."""
         self._flush()
+        if not self._ids:
+            raise ValueError("there is no sample to score")
         ids = np.concatenate(self._ids)
         order = np.argsort(ids, kind="stable")
         ids = ids[order]

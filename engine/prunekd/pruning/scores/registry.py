@@ -1,6 +1,6 @@
 """The scores there are. A new one is a file beside this and a line here."""
 
-from prunekd.pruning.scores import el2n, entropy, grand_last, least_confidence, margin, teacher_ce
+from prunekd.pruning.scores import el2n, entropy, least_confidence, margin, teacher_ce
 from prunekd.pruning.scores.score import Score
 
 SCORES: dict[str, Score] = {
@@ -11,6 +11,5 @@ SCORES: dict[str, Score] = {
         margin.SCORE,
         entropy.SCORE,
         least_confidence.SCORE,
-        grand_last.SCORE,
     )
 }

@@ -19,12 +19,10 @@ class Outputs:
     Attributes:
         logits: float32 (B, C), finite, C >= 2.
         labels: int64 (B,) in [0, C), on the device of the logits.
-        features: float32 (B, D), the input of the teacher's last layer; None when the teacher gives logits only.
     """
 
     logits: Tensor
     labels: Tensor
-    features: Tensor | None = None
 
     @cached_property
     def of_label(self) -> "OneAgainstRest":
@@ -84,14 +82,12 @@ class Score:
         version: raised whenever the values change for the same logits; `definition` is `name@version`.
         hard_end: which end of the scale the hard samples are at.
         compute: `Outputs` -> float32 (B,).
-        needs_features: whether `Outputs.features` must be there.
     """
 
     name: str
     version: int
     hard_end: HardEnd
     compute: Callable[[Outputs], Tensor]
-    needs_features: bool = False
 
     @property
     def definition(self) -> str:

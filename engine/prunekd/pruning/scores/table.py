@@ -30,7 +30,7 @@ class Scores:
         hard_ends: name -> "high" or "low", the end of the scale where the hard samples are; a column without an
             entry is a statistic (`teacher_std`: unbiased standard deviation of the sample's logits over classes).
         class_std: float64 (C,), mean of `teacher_std` over all samples of the class; NaN for a class without samples.
-        provenance: fingerprint, store {path, classes}, split, teacher, view, seed: what the caller knows.
+        provenance: what the maker of the scores adds: `made_for(store, split)`, teacher, view, seed.
     """
 
     ids: np.ndarray
@@ -39,7 +39,7 @@ class Scores:
     definitions: Mapping[str, str]
     hard_ends: Mapping[str, str]
     class_std: np.ndarray
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return (
