@@ -1,0 +1,149 @@
+"""Where samples come from: one protocol, one registry, and the holding out of a validation split.
+
+A source lists its inputs in a canonical order that fixes their sample ids: classes sorted by name, then file names. It
+is described by a dictionary that is kept in the store and suffices to open the source again.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from prunekd.common.registry import unknown
+from prunekd.store.arrays import Arrays
+from prunekd.store.imagefolder import ImageFolder
+
+TRAIN, VAL = "train", "val"
+MAX_VAL_FRACTION = 0.9
+
+
+class Source(Protocol):
+    """Images with labels, in splits. Inputs are numbered by their position in their split."""
+
+    @property
+    def kind(self) -> str:
+        """Name in SOURCES."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, by label."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """`("train",)` or `("train", "val")`."""
+
+    @property
+    def ignored(self) -> dict[str, int]:
+        """What lies in the source and is no input, counted by kind."""
+
+    def keys(self, split: str) -> Sequence[str]:
+        """Names of the inputs, unique within the split."""
+
+    def labels(self, split: str) -> np.ndarray:
+        """Labels, int64 (n,)."""
+
+    def read(self, split: str, index: int) -> bytes | np.ndarray:
+        """One input: the bytes of an image file, or uint8 (h, w, 1 or 3). OSError where it cannot be read."""
+
+    def stamp(self, split: str, start: int, stop: int) -> str:
+        """A digest of when the inputs start..stop-1 were last changed, to see whether they still are the same."""
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values from which `reopen_source` finds the source, with a digest of its listing."""
+
+
+SOURCES: dict[str, Callable[[Path], Source]] = {"imagefolder": ImageFolder, "arrays": Arrays}
+
+
+def open_source(path: str | Path, kind: str = "auto", val_fraction: float = 0.0) -> Source:
+    """Open a dataset; with `val_fraction` hold out that part of every class as `val`.
+
+    Raises:
+        ValueError: nothing there, an unknown kind, a malformed source, or `val_fraction` with a source that has a
+            validation split already.
+    """
+    path = Path(path).absolute()
+    if kind == "auto":
+        kind = "arrays" if path.suffix == ".npz" else "imagefolder"
+    if kind not in SOURCES:
+        raise unknown("kind of source", kind, ("auto", *SOURCES))
+    if not path.exists():
+        raise ValueError(f"the source {path} does not exist")
+    source = SOURCES[kind](path)
+    return hold_out(source, val_fraction) if val_fraction else source
+
+
+def reopen_source(description: dict[str, Any]) -> Source:
+    """Open the source of a store again, given what the store keeps of it.
+
+    Raises:
+        ValueError: it moved, or it no longer lists the same inputs.
+    """
+    path = Path(description["path"])
+    if not path.exists():
+        raise ValueError(f"the source {path} of this store is no longer there; move it back or convert it anew")
+    source = open_source(path, description["kind"], description.get("val_fraction", 0.0))
+    if source.describe() != description:
+        raise ValueError(f"the source {path} no longer lists the inputs this store was made from; convert it anew")
+    return source
+
+
+def hold_out(source: Source, fraction: float) -> "HeldOut":
+    """Split `val` off a source that has only `train`."""
+    if not 0 < fraction <= MAX_VAL_FRACTION:
+        raise ValueError(f"val_fraction is {fraction}; it must be above 0 and at most {MAX_VAL_FRACTION}")
+    if source.splits != (TRAIN,):
+        raise ValueError(
+            f"val_fraction is {fraction}, but the source has the splits {', '.join(source.splits)} already"
+        )
+    return HeldOut(source, fraction)
+
+
+class HeldOut:
+    """A source whose `train` is divided into `train` and `val`, class by class.
+
+    In each class the inputs with the smallest hash of their key go to `val`: the same ones on every machine, and nearly
+    the same when inputs are added. A class of two or more gives at least one and keeps at least one.
+    """
+
+    def __init__(self, source: Source, fraction: float) -> None:
+        self._source, self._fraction = source, fraction
+        self.kind, self.classes, self.ignored = source.kind, source.classes, source.ignored
+        self.splits: tuple[str, ...] = (TRAIN, VAL)
+        self._labels = source.labels(TRAIN)
+        self._keys = source.keys(TRAIN)
+        held = _held_out(self._keys, self._labels, fraction)
+        self._rows = {TRAIN: np.flatnonzero(~held), VAL: np.flatnonzero(held)}
+
+    def keys(self, split: str) -> list[str]:
+        return [self._keys[row] for row in self._rows[split].tolist()]
+
+    def labels(self, split: str) -> np.ndarray:
+        return self._labels[self._rows[split]]
+
+    def read(self, split: str, index: int) -> bytes | np.ndarray:
+        return self._source.read(TRAIN, int(self._rows[split][index]))
+
+    def stamp(self, split: str, start: int, stop: int) -> str:
+        rows = self._rows[split][start:stop].tolist()
+        return _digest(self._source.stamp(TRAIN, row, row + 1) for row in rows)
+
+    def describe(self) -> dict[str, Any]:
+        return {**self._source.describe(), "val_fraction": self._fraction}
+
+
+def _held_out(keys: Sequence[str], labels: np.ndarray, fraction: float) -> np.ndarray:
+    """bool (n,): which inputs go to `val`."""
+    hashes = b"".join(hashlib.sha256(key.encode(errors="surrogateescape")).digest()[:8] for key in keys)
+    held = np.zeros(len(keys), dtype=bool)
+    order = np.lexsort((np.frombuffer(hashes, ">u8"), labels))
+    for members in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
+        if len(members) >= 2:
+            held[members[: min(max(1, round(fraction * len(members))), len(members) - 1)]] = True
+    return held
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256("\n".join(values).encode()).hexdigest()
