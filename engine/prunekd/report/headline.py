@@ -1,0 +1,126 @@
+"""The report's first sentences: what was found, said no more surely than the data allow."""
+
+from collections.abc import Sequence
+
+from prunekd.report.aggregate import Group, Stat, Summary, spread
+from prunekd.report.wording import arm_title, number, plural, points, ratio
+
+_SHOWCASE_KEEP = 0.5  # the ratio both papers quote
+
+
+def headline(summary: Summary) -> list[str]:
+    """One or more plain sentences; the first is the title of the page.
+
+    They compare the pruned runs nearest keep 0.5 (kd before other arms, random before other policies, so that the
+    choice does not depend on how well they did) with the same arm on all data, and with plain training on all data.
+    """
+    shown = _showcase(summary.groups)
+    if shown is None:
+        sentences = [_without_pruning(summary)]
+    else:
+        sentences = [*_against_full(summary, shown), *_against_control(summary, shown)]
+    return sentences + _caveats(summary)
+
+
+def _showcase(groups: Sequence[Group]) -> Group | None:
+    pruned = [group for group in groups if group.keep < 1 and group.arm != "equal_time"]
+
+    def preference(group: Group) -> tuple[bool, float, bool]:
+        return group.arm != "kd", abs(group.keep - _SHOWCASE_KEEP), group.policy != "random"
+
+    return min(pruned, key=preference) if pruned else None
+
+
+def _name(group: Group) -> str:
+    at = f"{arm_title(group.arm)} at keep {group.keep:g}"
+    return at if group.policy in ("random", "all") else f"{at} ({group.policy})"
+
+
+def _without_pruning(summary: Summary) -> str:
+    if not summary.groups:
+        return "No run of this sweep has finished yet."
+    best = [f"{arm_title(g.arm)}{_reached(g)} in {number(g.train_seconds.mean)} s" for g in summary.groups]
+    return f"No pruned run has finished yet; so far: {'; '.join(best)}."
+
+
+def _reached(group: Group) -> str:
+    return "" if group.top1 is None else f" reached {100 * group.top1.mean:.1f} %"
+
+
+def _against_full(summary: Summary, shown: Group) -> list[str]:
+    full = summary.find(shown.arm, 1.0)
+    if full is None or shown.speedup_training is None:
+        return [_against_plain_only(summary, shown)]
+    times = f"{_name(shown)} took {ratio(1 / shown.speedup_training.mean)} the time of keep 1"
+    found = [f"{times}{_lost(shown.top1, full.top1)} ({plural(shown.speedup_training.n, 'seed')})."]
+    honest = shown.speedup_vs_plain
+    if shown.arm != "plain" and honest is not None:
+        costs = "; one-off costs are counted in full" if shown.one_off else ""
+        found.append(
+            f"Against plain training on all data it was {_faster(honest.mean)}"
+            f"{_lost(shown.top1, _top1(summary, 'plain'))}{costs}."
+        )
+    return found
+
+
+def _against_plain_only(summary: Summary, shown: Group) -> str:
+    start = f"{_name(shown)} took {number(shown.train_seconds.mean)} s of training"
+    end = f"{_name(shown).split(' at ')[0]} on all data did not finish for the same seeds, so no speed-up can be given"
+    if shown.speedup_vs_plain is None:
+        reached = f" and reached {100 * shown.top1.mean:.1f} %" if shown.top1 else ""
+        return f"{start}{reached} ({plural(len(shown.runs), 'seed')}); {end}."
+    lost = _lost(shown.top1, _top1(summary, "plain"))
+    seeds = plural(shown.speedup_vs_plain.n, "seed")
+    return f"{_name(shown)} was {_faster(shown.speedup_vs_plain.mean)} as plain training on all data{lost} ({seeds}); {end}."
+
+
+def _top1(summary: Summary, arm: str) -> Stat | None:
+    full = summary.find(arm, 1.0)
+    return full.top1 if full else None
+
+
+def _faster(factor: float) -> str:
+    """`1.8x as fast`, `0.9x as fast`: never "faster" for something slower."""
+    return f"{ratio(factor)} as fast"
+
+
+def _lost(now: Stat | None, before: Stat | None) -> str:
+    if now is None or before is None:
+        return "; accuracy was not measured for both"
+    difference = 100 * (now.mean - before.mean)
+    verb = "gained" if difference >= 0 else "lost"
+    noise = spread(now, before)
+    if noise is not None and abs(difference) <= noise:
+        return f" with no clear change in accuracy ({difference:+.1f} points, within the seeds' spread of {points(noise)})"
+    return f" and {verb} {points(abs(difference))}"
+
+
+def _against_control(summary: Summary, shown: Group) -> list[str]:
+    for control in summary.equal_time:
+        if shown.arm == "kd" and (control.keep, control.policy) == (shown.keep, shown.policy):
+            if control.spread is not None and abs(control.difference) <= control.spread:
+                return [
+                    f"Distilling on all data for the same time did as well ({control.difference:+.1f} points for "
+                    f"pruning, within the seeds' spread of {points(control.spread)})."
+                ]
+            verdict = "better" if control.difference < 0 else "worse"
+            if control.difference == 0:
+                return ["Distilling on all data for the same time did exactly as well."]
+            return [
+                f"Distilling on all data for the same time did {verdict}, by {points(abs(control.difference))}"
+                f"{'' if control.spread is not None else ' (one seed)'}."
+            ]
+    return []
+
+
+def _caveats(summary: Summary) -> list[str]:
+    found = []
+    sweep = summary.sweep
+    if sweep.missing:
+        found.append(
+            f"{len(sweep.missing)} of {plural(sweep.planned, 'run')} {'is' if len(sweep.missing) == 1 else 'are'} "
+            "missing (listed below): what follows may change."
+        )
+    if summary.groups and all(len(group.runs) == 1 for group in summary.groups):
+        found.append("Every point is a single seed: how far seeds differ is unknown.")
+    return found

@@ -1,0 +1,104 @@
+"""Colours of the figures: one set of roles, drawn once, coloured by the page's light or dark scheme.
+
+For the page, matplotlib draws in sentinel colours which `to_variables` turns into CSS variables, so that one SVG
+serves both schemes. Hues are Okabe and Ito's (safe for the colour-blind), set darker on white and lighter on black;
+policies of an arm share its hue and differ in marker and dash.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+ARM_ROLES = {"plain": 0, "kd": 1, "equal_time": 2}
+PHASE_ORDER = (
+    "convert", "teacher", "score", "select", "labels", "setup", "data_wait", "step", "eval", "checkpoint", "other",
+)  # fmt: skip
+
+LIGHT = {
+    "ink": "#1b1f24",
+    "muted": "#59636e",
+    "grid": "#e4e7eb",
+    "paper": "#ffffff",
+    "s0": "#c25400",
+    "s1": "#0067a8",
+    "s2": "#00825f",
+    "s3": "#9c4a84",
+    "s4": "#7a6500",
+    "s5": "#3a8fc2",
+    "p0": "#0067a8",
+    "p1": "#d98a00",
+    "p2": "#00825f",
+    "p3": "#b8568f",
+    "p4": "#8d97a3",
+    "p5": "#c25400",
+    "p6": "#6cb8e6",
+    "p7": "#bfa900",
+}
+DARK = {
+    "ink": "#e8ebee",
+    "muted": "#9aa4af",
+    "grid": "#2e353d",
+    "paper": "#14181d",
+    "s0": "#ff9350",
+    "s1": "#5cb8f2",
+    "s2": "#3fcf9f",
+    "s3": "#e29acb",
+    "s4": "#d8c24a",
+    "s5": "#9bd3f5",
+    "p0": "#3f9bd8",
+    "p1": "#e8a83a",
+    "p2": "#2fb588",
+    "p3": "#d182b4",
+    "p4": "#76808b",
+    "p5": "#ee8447",
+    "p6": "#a5d8f5",
+    "p7": "#d8c24a",
+}
+# which colour a ledger phase has; the rest take turns
+PHASE_ROLES = {
+    "step": "p0", "data_wait": "p1", "eval": "p2", "checkpoint": "p3", "other": "p4", "setup": "p6",
+    "score": "p5", "teacher": "p7", "select": "p3", "labels": "p2", "convert": "p6",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """A colour for every role of LIGHT and DARK."""
+
+    colours: Mapping[str, str]
+
+    def __getitem__(self, role: str) -> str:
+        return self.colours[role]
+
+    def arm(self, arm: str, arms: Sequence[str]) -> str:
+        """The arm's hue: fixed for the known arms, in order for others (of `arms`, all that are shown)."""
+        if arm in ARM_ROLES:
+            return self[f"s{ARM_ROLES[arm]}"]
+        others = [name for name in arms if name not in ARM_ROLES]
+        return self[f"s{3 + others.index(arm) % 3}"]
+
+    def phase(self, phase: str) -> str:
+        """The colour of a ledger phase."""
+        return self[PHASE_ROLES.get(phase, "p4")]
+
+
+def sentinels() -> Palette:
+    """Stand-in colours, one a role, that no figure uses otherwise."""
+    return Palette({role: f"#fe01{at:02x}" for at, role in enumerate(LIGHT)})
+
+
+def to_variables(svg: str) -> str:
+    """Replace the stand-in colours of an SVG by `var(--role)`."""
+    roles = {colour: role for role, colour in sentinels().colours.items()}
+    return re.sub(r"#fe01[0-9a-f]{2}", lambda match: f"var(--{roles[match[0]]})", svg)
+
+
+def css_variables(colours: Mapping[str, str]) -> str:
+    """Declarations for a `:root` block."""
+    return "".join(f"--{role}:{colour};" for role, colour in colours.items())
+
+
+def sorted_phases(phases: Sequence[str]) -> list[str]:
+    """The ledger's order, then unknown ones by name."""
+    order = {name: at for at, name in enumerate(PHASE_ORDER)}
+    return sorted(dict.fromkeys(phases), key=lambda name: (order.get(name, len(order)), name))
