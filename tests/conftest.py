@@ -1,14 +1,15 @@
 """Fixtures shared by the tests, and what runs where."""
 
-from pathlib import Path
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from support import write_arrays
 
-from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.index import Store
-from prunekd.store.sources import open_source
+if TYPE_CHECKING:
+    from prunekd.store.index import Store
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,6 +24,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store of 96 training and 32 validation images of 12 x 12 pixels in 4 classes that can be learnt."""
-    folder: Path = tmp_path_factory.mktemp("tiny")
+    from prunekd.store.convert import ConvertSettings, convert
+    from prunekd.store.sources import open_source
+
+    folder = tmp_path_factory.mktemp("tiny")
     source = open_source(write_arrays(folder / "tiny.npz"))
     return convert(source, folder / "store", ConvertSettings())

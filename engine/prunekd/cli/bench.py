@@ -29,7 +29,9 @@ class Ratios(click.ParamType):
 @click.command("bench")
 @STORE
 @click.option("--recipe", required=True, help="A recipe's name or a YAML file.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the sweep; resumed if it exists.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder of the sweep; resumed if it exists."
+)
 @click.option("--keep", "keeps", type=Ratios(), default="1,0.7,0.5,0.3,0.1", show_default=True, help="Keep ratios.")
 @click.option("--arms", default="plain,kd,equal_time", show_default=True, help="Any of plain, kd, equal_time.")
 @click.option("--policies", default="random", show_default=True, help="Comma-separated policies for pruned runs.")

@@ -36,9 +36,7 @@ def command(out: Path, seeds: int) -> None:
         _write_digits(digits)
     if not store.exists():
         _run("convert", digits, store)
-    _run(
-        "train", store, "--recipe", "demo", "--set", "model.name=cifar_resnet20", "--out", teacher, "--resume", "auto"
-    )
+    _run("train", store, "--recipe", "demo", "--set", "model.name=cifar_resnet20", "--out", teacher, "--resume", "auto")
     if not scores.exists():
         _run("score", store, "--teacher", teacher, "--out", scores)
     if not subset.exists():

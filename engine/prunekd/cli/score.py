@@ -89,5 +89,3 @@ def command(
         f"{', '.join(scores.columns)}\n{out}"
     )
     emit(summary, as_json, text)
-
-

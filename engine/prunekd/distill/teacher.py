@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunekd.common.pixels import to_input
 from prunekd.distill.fold import fold_batch_norm
 from prunekd.models import ModelCard, create_model, load_trained
 from prunekd.models.trained import load_weights, read_state
-from prunekd_kernels import normalize
 
 TIMM = "timm:"
 MODEL_FILE = "model.safetensors"
@@ -118,9 +118,7 @@ class OnlineTeacher:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 images (B, 3, H, W), channels-last -> logits (B, C) in the teacher's dtype."""
-        return self.from_normalized(
-            normalize(images.permute(0, 2, 3, 1), self.card.mean, self.card.std, dtype=self.settings.dtype)
-        )
+        return self.from_normalized(to_input(images, self.card.mean, self.card.std, self.settings.dtype))
 
     @torch.no_grad()
     def from_normalized(self, images: Tensor) -> Tensor:

@@ -4,12 +4,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from prunekd.common.pixels import to_input
 from prunekd.input import Reader, eval_plan
 from prunekd.store.index import Split
 from prunekd.training.distributed import World
 from prunekd.training.metrics import RunningMetrics
 from prunekd.training.recipe import Recipe
-from prunekd_kernels import normalize
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -31,7 +31,7 @@ def evaluate(model: nn.Module, reader: Reader, split: Split, recipe: Recipe, wor
     for batch in reader.epoch(plan):
         images = batch.images.to(world.device, non_blocking=True)
         labels = batch.labels.to(world.device, non_blocking=True)
-        inputs = normalize(images.permute(0, 2, 3, 1), recipe.mean, recipe.std, dtype=DTYPES[recipe.precision])
+        inputs = to_input(images, recipe.mean, recipe.std, DTYPES[recipe.precision])
         with autocast(world, recipe.precision):
             logits = model(inputs)
         metrics.add(F.cross_entropy(logits.float(), labels, reduction="none"), logits, labels)

@@ -19,6 +19,7 @@ from torch import nn
 
 from prunekd.common.files import write_json
 from prunekd.common.ledger import Ledger
+from prunekd.common.pixels import to_input
 from prunekd.input import Batch, Reader, open_reader, train_plan
 from prunekd.models import ModelCard, create_model, save_trained
 from prunekd.training.distributed import World
@@ -28,7 +29,6 @@ from prunekd.training.optim import create_optimizer
 from prunekd.training.run import RunSpec, prepare_folder, summarize
 from prunekd.training.schedule import learning_rate
 from prunekd.training.state import Trainable, checkpoints, load_checkpoint, save_checkpoint
-from prunekd_kernels import normalize
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -234,7 +234,7 @@ class Trainer:
         images = batch.images.to(device, non_blocking=True)
         labels = batch.labels.to(device, non_blocking=True)
         weights = None if batch.weights is None else batch.weights.to(device, non_blocking=True)
-        inputs = normalize(images.permute(0, 2, 3, 1), recipe.mean, recipe.std, dtype=DTYPES[recipe.precision])
+        inputs = to_input(images, recipe.mean, recipe.std, DTYPES[recipe.precision])
         teacher = self.spec.teacher
         targets = None
         if teacher is not None and self.objective.needs_teacher:
