@@ -17,8 +17,8 @@ from prunekd.cli._shared import JSON, STORE, emit
 @click.option("--score", help="Column of the scores file [default: the policy's own, such as teacher_ce].")
 @click.option(
     "--balance",
-    help="none: one ranking over all; proportional: each class its share; equal: the classes take turns; quota: at most "
-    "int(N/C*keep) of each class, as medium does [default: none; medium: quota].",
+    help="none: one ranking over all; proportional: each class its share; equal: the classes take turns; quota: at "
+    "most int(N/C*keep) of each class, as medium does [default: none; medium: quota].",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of what is drawn.")
 @click.option("--set", "overrides", multiple=True, metavar="NAME=NUMBER", help="A policy's parameter: low=0.2.")

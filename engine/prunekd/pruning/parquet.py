@@ -81,13 +81,16 @@ def check_store(what: str, description: Mapping[str, Any], store: StoreLike, rem
     """
     if description.get("fingerprint") == store.fingerprint:
         return
-    theirs = description.get("store") or {}
-    name = theirs.get("path", "an unnamed store")
-    classes = theirs.get("classes", "unknown")
     raise ValueError(
-        f"{what} was made for {name} ({classes} classes, fingerprint {str(description.get('fingerprint'))[:12]}), "
-        f"but is used with {store.path} ({len(store.classes)} classes, fingerprint {store.fingerprint[:12]}); {remedy}"
+        f"{what} was made for {_named(description)}, but is used with "
+        f"{_named({'fingerprint': store.fingerprint, 'store': _identity(store)})}; {remedy}"
     )
+
+
+def check_same_store(one: str, its: Mapping[str, Any], other: str, others: Mapping[str, Any]) -> None:
+    """Raise ValueError if two files were made for different stores; the message names both."""
+    if its.get("fingerprint") != others.get("fingerprint"):
+        raise ValueError(f"{one} was made for {_named(its)}, but {other} for {_named(others)}; use files of one store")
 
 
 def made_for(store: StoreLike, split: str) -> dict[str, Any]:
@@ -95,7 +98,7 @@ def made_for(store: StoreLike, split: str) -> dict[str, Any]:
     return {
         "split": split,
         "fingerprint": store.fingerprint,
-        "store": {"path": str(store.path.absolute()), "classes": len(store.classes)},
+        "store": _identity(store),
     }
 
 
@@ -104,3 +107,13 @@ def some(ids: Iterable[int], limit: int = 5) -> str:
     listed = [int(i) for i in ids]
     text = ", ".join(str(i) for i in listed[:limit])
     return text if len(listed) <= limit else f"{text} and {len(listed) - limit} more"
+
+
+def _identity(store: StoreLike) -> dict[str, Any]:
+    return {"path": str(store.path.absolute()), "classes": len(store.classes)}
+
+
+def _named(description: Mapping[str, Any]) -> str:
+    fingerprint = f"fingerprint {str(description.get('fingerprint'))[:12]}"
+    store = description.get("store")
+    return f"{store['path']} ({store['classes']} classes, {fingerprint})" if store else f"a store with {fingerprint}"

@@ -51,19 +51,27 @@ class Scores:
         assert all(values.shape == self.ids.shape for values in self.columns.values())
         assert set(self.hard_ends) <= set(self.columns)
 
+    def values(self, name: str, ids: np.ndarray) -> np.ndarray:
+        """The column `name` of the samples `ids`: (len(ids),), dtype as stored.
+
+        Raises:
+            ValueError: no such column (with the nearest name), or a sample without a score.
+        """
+        if name not in self.columns:
+            raise unknown("score", name, self.hard_ends)
+        return self.columns[name][self._rows(ids)]
+
     def difficulty(self, name: str, ids: np.ndarray) -> np.ndarray:
         """The score `name` of the samples `ids`, turned so that larger means harder: (len(ids),), dtype as stored.
 
         Raises:
-            ValueError: no such score (with the nearest name), a statistic, a sample without a score, or NaN scores.
+            ValueError: as `values`, or the column is a statistic.
         """
-        if name not in self.columns:
-            raise unknown("score", name, self.hard_ends)
+        values = self.values(name, ids)
         if name not in self.hard_ends:
             raise ValueError(
                 f"{name} is a statistic, not a difficulty; choose from: {', '.join(sorted(self.hard_ends))}"
             )
-        values = self.columns[name][self._rows(ids)]
         return values if self.hard_ends[name] == "high" else -values
 
     def check(self, store: StoreLike) -> None:

@@ -1,0 +1,191 @@
+"""The tables of `prunekd inspect`."""
+
+import io
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+LONGEST = 20  # rows of a list shown in full
+
+
+def render(facts: dict[str, Any]) -> str:
+    """The facts of `prunekd inspect` as text, in colour where stdout is a terminal."""
+    tables = {"store": _store, "scores": _scores, "subset": _subset, "run": _run}[facts["kind"]](facts)
+    console = Console()
+    drawn = Console(
+        file=io.StringIO(),
+        width=console.width if console.is_terminal else 120,
+        force_terminal=console.is_terminal,
+        color_system="auto" if console.is_terminal else None,
+    )
+    for table in tables:
+        drawn.print(table)
+    assert isinstance(drawn.file, io.StringIO)
+    return drawn.file.getvalue().rstrip("\n")
+
+
+def _store(facts: dict[str, Any]) -> Iterable[Table]:
+    splits = facts["splits"]
+    yield _pairs(
+        f"Store {facts['path']}",
+        {
+            "classes": f"{len(facts['classes'])}: {_listed(facts['classes'], 8)}",
+            "fingerprint": facts["fingerprint"],
+            "source": _plain(facts["source"]),
+            "settings": _plain(facts["settings"]),
+            "quarantined": len(facts["quarantined"]),
+        },
+    )
+    yield _grid(
+        "Splits",
+        ["", "samples", "per class", "payload", "file", "jpeg", "raw", "width (median)", "height (median)"],
+        [
+            [
+                name,
+                f"{split['samples']:,}",
+                f"{min(split['class_sizes']):,} to {max(split['class_sizes']):,}",
+                _bytes(split["payload_bytes"]),
+                _bytes(split["file_bytes"]),
+                f"{split['jpeg']:,}",
+                f"{split['raw']:,}",
+                _range(split["width"]),
+                _range(split["height"]),
+            ]
+            for name, split in splits.items()
+        ],
+    )
+    if facts["quarantined"]:
+        rows = [[bad.get("split", ""), bad["key"], bad["reason"]] for bad in facts["quarantined"][:LONGEST]]
+        left = len(facts["quarantined"]) - len(rows)
+        yield _grid("Quarantined", ["split", "key", "reason"], rows + ([["", f"and {left} more", ""]] if left else []))
+
+
+def _scores(facts: dict[str, Any]) -> Iterable[Table]:
+    skipped = ("kind", "path", "columns", "class_std")
+    yield _pairs(f"Scores {facts['path']}", {k: _plain(v) for k, v in facts.items() if k not in skipped})
+    names = ("min", "q25", "median", "q75", "max", "mean", "not_finite")
+    yield _grid(
+        "Columns",
+        ["definition", "hard end", *names],
+        [
+            [entry["definition"], entry["hard_end"] or "-", *(_number(entry[name]) for name in names)]
+            for entry in (
+                *facts["columns"].values(),
+                {"definition": "class_std (per class)", "hard_end": None, **facts["class_std"]},
+            )
+        ],
+    )
+
+
+def _subset(facts: dict[str, Any]) -> Iterable[Table]:
+    ranked = facts["score_definition"] or "nothing"
+    yield _pairs(
+        f"Subset {facts['path']}",
+        {
+            "kept": f"{facts['kept']:,} of {facts['total']:,} ({facts['share']:.2%}; asked for {facts['keep']:.2%})",
+            "policy": f"{facts['policy']}, ranked by {ranked}, balance {facts['balance']}, seed {facts['seed']}",
+            "parameters": _plain(facts["parameters"]) or "none",
+            "scored by": _plain(facts["scored_by"]) if facts["scored_by"] else "-",
+            "weights": "yes" if facts["weighted"] else "no",
+            "split": facts["split"],
+            "store": f"{facts['store']['path']} ({facts['store']['classes']} classes)",
+            "fingerprint": facts["fingerprint"],
+            "share kept per class": _range(facts["class_share"], "{:.1%}"),
+            "contact sheet": facts.get("contact_sheet", "-"),
+        },
+    )
+    yield _classes(facts)
+    if "mean_scores" in facts:
+        rows = [[name, _number(mean["kept"]), _number(mean["dropped"])] for name, mean in facts["mean_scores"].items()]
+        yield _grid("Mean scores", ["", "kept", "dropped"], rows)
+
+
+def _classes(facts: dict[str, Any]) -> Table:
+    counts, totals = facts["class_counts"], facts["class_totals"]
+    names = facts.get("class_names") or [str(k) for k in range(len(counts))]
+    by_share = sorted((k for k in range(len(counts)) if totals[k]), key=lambda k: (counts[k] / totals[k], k))
+    rows = [[names[k], f"{counts[k]:,}", f"{totals[k]:,}", f"{counts[k] / totals[k]:.1%}"] for k in by_share]
+    title = "Classes"
+    if len(rows) > LONGEST:
+        half = LONGEST // 2
+        rows = [*rows[:half], ["...", "", "", ""], *rows[-half:]]
+        title = f"Classes kept the least and the most, of {len(by_share)}"
+    return _grid(title, ["class", "kept", "of", "share"], rows)
+
+
+def _run(facts: dict[str, Any]) -> Iterable[Table]:
+    run, result = facts["run"], facts["result"]
+    told = {key: _plain(value) for key, value in run.items() if key not in ("format", "version", "machine")}
+    yield _pairs(f"Run {facts['path']}", {**told, "checkpoints": ", ".join(facts["checkpoints"]) or "none"})
+    if result is None:
+        done = len(facts["epochs"])
+        yield _pairs("Not finished", {"epochs done": done, "go on with": "prunekd train ... --resume auto"})
+    else:
+        shown = {key: _plain(value) for key, value in result.items() if key not in ("ledger", "epoch_seconds")}
+        yield _pairs("Result", shown)
+        ledger = result.get("ledger", {})
+        seconds = {k: f"{v:.2f}" for k, v in ledger.get("seconds", {}).items()}
+        yield _pairs("Ledger (seconds)", {**seconds, "wall": f"{ledger.get('wall_seconds', 0):.2f}"})
+    if facts["epochs"]:
+        last = facts["epochs"][-LONGEST:]
+        keys = [key for key in last[-1] if key not in ("kind", "step")]
+        title = f"Epochs (the last {len(last)} of {len(facts['epochs'])})" if len(last) < len(facts["epochs"]) else "Epochs"
+        yield _grid(title, keys, [[_number(record.get(key)) for key in keys] for record in last])
+
+
+def _pairs(title: str, values: dict[str, Any]) -> Table:
+    table = Table(title=Text(title), title_justify="left", title_style="bold", show_header=False, box=None)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in values.items():
+        table.add_row(Text(name), Text(str(value)))
+    return table
+
+
+def _grid(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=Text(f"\n{title}"), title_justify="left", title_style="bold")
+    for k, name in enumerate(header):
+        numeric = k > 0 and all(row[k][:1].isdigit() or row[k][:1] in "-" for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _plain(value: Any) -> str:
+    """A value in one line: mappings as `name value` pairs, nested ones as JSON."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {json.dumps(v) if isinstance(v, (dict, list)) else _number(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return _listed(value, 8)
+    return _number(value)
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _listed(values: Sequence[Any], limit: int) -> str:
+    text = ", ".join(str(value) for value in values[:limit])
+    return text if len(values) <= limit else f"{text} and {len(values) - limit} more"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def _range(spread: dict[str, Any], form: str = "{:.0f}") -> str:
+    if spread["median"] is None:
+        return "-"
+    low, middle, high = (form.format(spread[name]) for name in ("min", "median", "max"))
+    return low if low == high else f"{low} to {high} ({middle})"
