@@ -1,0 +1,141 @@
+"""The native reader: exact extents, decoding threads, reused buffers; no compiler, any machine."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunekd.common.machine import available_cores
+from prunekd.input.batch import Batch, make_batch
+from prunekd.input.decode import decode, write_view
+from prunekd.input.plan import BatchPlan, EpochPlan
+from prunekd.store.index import Split, Store
+
+LOOK_AHEAD = 3  # batches being decoded while one is used
+HELD = 2  # batches whose memory stays untouched: the one in use and the one before
+
+
+class NativeReader:
+    """Reads a split of a store with threads.
+
+    A batch's memory stays valid until the next batch but one is asked for; clone what must live longer. With
+    `pin` every batch is a fresh block of PyTorch's pinned-memory cache instead, which is not reused before
+    asynchronous copies out of it are done.
+
+    Args:
+        workers: decoding threads; None for one per core this process may use.
+    """
+
+    name = "native"
+
+    def __init__(self, store: Store, split: str, workers: int | None = None, pin: bool = False) -> None:
+        self._split: Split = store.split(split)
+        self._payloads = self._split.payloads()
+        self._workers = workers or available_cores()
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="prunekd-decode")
+        self._pin = pin
+        self._free: list[Tensor] = []
+        self._lock = threading.Lock()
+        self.bytes_read = 0
+        self.payload_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"NativeReader({self._split!r}, {self._workers} threads)"
+
+    def epoch(self, plan: EpochPlan) -> Iterator[Batch]:
+        """See Reader.
+
+        Raises:
+            ValueError: a sample that cannot be decoded; the message names its id, its key and the file.
+        """
+        assert plan.split is self._split
+        ahead: deque[tuple[BatchPlan, Tensor, list[Future[int]]]] = deque()
+        held: deque[Tensor] = deque()
+        numbers = iter(range(plan.start_batch, plan.end_batch))
+        try:
+            while True:
+                while len(ahead) < LOOK_AHEAD and (number := next(numbers, None)) is not None:
+                    ahead.append(self._start(plan, plan.batch(number)))
+                if not ahead:
+                    return
+                batch, images, futures = ahead[0]
+                self.bytes_read += sum(future.result() for future in futures)
+                self.payload_bytes += int(self._split.sizes[batch.rows].sum())
+                ahead.popleft()
+                held.append(images)
+                if len(held) > HELD:
+                    self._give_back(held.popleft())
+                yield make_batch(plan, batch, images[: len(batch.ids)])
+        finally:
+            for _, images, futures in ahead:
+                for future in futures:
+                    future.cancel()
+                for future in futures:
+                    if not future.cancelled():
+                        future.exception()  # wait: the thread writes into the buffer until it is done
+                self._give_back(images)
+            for images in held:
+                self._give_back(images)
+
+    def close(self) -> None:
+        """Stop the threads and close the file."""
+        self._pool.shutdown(cancel_futures=True)
+        self._payloads.close()
+        self._free.clear()
+
+    def __enter__(self) -> "NativeReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self, plan: EpochPlan, batch: BatchPlan) -> tuple[BatchPlan, Tensor, list[Future[int]]]:
+        """Set the threads to work on a batch, one slice each, so that a small image costs no task of its own."""
+        images = self._take(plan.batch_size, plan.view.size)
+        out = images.numpy()
+        bounds = np.linspace(0, len(batch.ids), min(self._workers, len(batch.ids)) + 1).astype(int).tolist()
+        slices = [slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        return batch, images, [self._pool.submit(self._decode_slice, batch, part, out) for part in slices]
+
+    def _decode_slice(self, batch: BatchPlan, part: slice, out: np.ndarray) -> int:
+        """Decode a slice of a batch into `out` and return the bytes read."""
+        split, read = self._split, 0
+        rows = batch.rows[part].tolist()
+        boxes, flips = batch.boxes[part].tolist(), batch.flips[part].tolist()
+        modes, widths, heights = (a[rows].tolist() for a in (split.modes, split.widths, split.heights))
+        for i, row in enumerate(rows):
+            payload = self._payloads.read(row)
+            read += len(payload)
+            try:
+                pixels = decode(payload, modes[i], widths[i], heights[i])
+            except ValueError as error:
+                key = split.keys(np.array([row]))[0]
+                raise ValueError(
+                    f"sample {split.ids[row]} ({key}) in {split.path} cannot be decoded: {error}; "
+                    "the store is damaged: convert the dataset again"
+                ) from error
+            write_view(pixels, boxes[i], flips[i], out[part.start + i])
+        return read
+
+    def _take(self, batch_size: int, size: int) -> Tensor:
+        shape = (batch_size, size, size, 3)
+        if self._pin:
+            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        with self._lock:
+            for i, buffer in enumerate(self._free):
+                if buffer.shape == shape:
+                    return self._free.pop(i)
+            self._free.clear()  # buffers of another shape belong to another plan
+        return torch.empty(shape, dtype=torch.uint8)
+
+    def _give_back(self, images: Tensor) -> None:
+        if not self._pin:
+            with self._lock:
+                self._free.append(images)

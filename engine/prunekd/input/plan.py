@@ -1,0 +1,118 @@
+"""The plan: which sample with which view goes into which batch, for every reader alike."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from prunekd.input.random import ORDER, random_keys
+from prunekd.input.views import ViewSettings, views
+from prunekd.store.index import Split
+
+
+def order(seed: int, epoch: int, ids: np.ndarray, world_size: int = 1, rank: int = 0) -> np.ndarray:
+    """The ids one rank visits in an epoch, int64.
+
+    Ids are sorted by a random number of their own, so the order of a subset is the order of the whole restricted to
+    it, whatever the order of `ids`. Rank r takes every `world_size`-th from the r-th on: the samples that the ranks
+    together visit in a step do not depend on how many ranks there are.
+    """
+    ids = np.asarray(ids, dtype=np.int64)
+    return ids[_permutation(seed, epoch, ids)][rank::world_size]
+
+
+def _permutation(seed: int, epoch: int, ids: np.ndarray) -> np.ndarray:
+    keys = random_keys(seed, epoch, ORDER, ids)
+    positions = np.argsort(keys)
+    if len(keys) > 1 and (np.diff(keys[positions]) == 0).any():
+        return np.lexsort((ids, keys))  # equal keys are ordered by id; about one plan in 10^7 at ImageNet's size
+    return positions
+
+
+class BatchPlan(NamedTuple):
+    """One batch: ids int64 (B,), rows int64 (B,), boxes int32 (B, 4), flips bool (B,), weights float32 (B,) | None."""
+
+    ids: np.ndarray
+    rows: np.ndarray
+    boxes: np.ndarray
+    flips: np.ndarray
+    weights: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EpochPlan:
+    """One rank's epoch as pure data. `ids` (and `weights`) are in the order of visit; batches before `start_batch`
+    have been seen already."""
+
+    split: Split
+    ids: np.ndarray
+    batch_size: int
+    view: ViewSettings
+    seed: int = 0
+    view_index: int = 0
+    weights: np.ndarray | None = None
+    start_batch: int = 0
+
+    @property
+    def end_batch(self) -> int:
+        """Number of batches of the whole epoch; the last may be short."""
+        return -(-len(self.ids) // self.batch_size)
+
+    def __len__(self) -> int:
+        """Batches still to come."""
+        return self.end_batch - self.start_batch
+
+    def batch(self, number: int) -> BatchPlan:
+        """Batch `number` of the epoch, counted from its beginning."""
+        part = slice(number * self.batch_size, (number + 1) * self.batch_size)
+        ids = self.ids[part]
+        rows = self.split.rows(ids)
+        found = views(self.view, self.seed, self.view_index, ids, self.split.widths[rows], self.split.heights[rows])
+        weights = None if self.weights is None else self.weights[part]
+        return BatchPlan(ids, rows, found.boxes, found.flips, weights)
+
+
+def train_plan(
+    split: Split,
+    *,
+    ids: np.ndarray | None,
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    view: ViewSettings,
+    weights: np.ndarray | None = None,
+    world_size: int = 1,
+    rank: int = 0,
+    start_step: int = 0,
+) -> EpochPlan:
+    """A training epoch over `ids` (None: all), shuffled, in full batches of `batch_size` over all ranks together.
+
+    The samples that do not fill a last batch are left out, other ones every epoch.
+
+    Raises:
+        ValueError: not one full batch, or a batch that the ranks cannot share equally.
+    """
+    ids = split.ids if ids is None else np.asarray(ids, dtype=np.int64)
+    if batch_size % world_size:
+        raise ValueError(f"batch_size {batch_size} is not divisible by the {world_size} processes")
+    steps = len(ids) // batch_size
+    if steps == 0:
+        raise ValueError(f"{len(ids)} samples do not fill a batch of {batch_size}; lower batch_size or keep more")
+    positions = _permutation(seed, epoch, ids)[: steps * batch_size][rank::world_size]
+    return EpochPlan(
+        split=split,
+        ids=ids[positions],
+        batch_size=batch_size // world_size,
+        view=view,
+        seed=seed,
+        view_index=epoch,
+        weights=None if weights is None else np.asarray(weights, dtype=np.float32)[positions],
+        start_batch=start_step,
+    )
+
+
+def eval_plan(
+    split: Split, *, batch_size: int, view: ViewSettings, seed: int = 0, world_size: int = 1, rank: int = 0
+) -> EpochPlan:
+    """Every sample of the split exactly once over all ranks, in row order; the last batch may be short or empty."""
+    return EpochPlan(split=split, ids=split.ids[rank::world_size], batch_size=batch_size, view=view, seed=seed)
