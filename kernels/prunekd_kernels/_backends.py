@@ -4,6 +4,7 @@ Nothing here imports Triton or Numba: looking for a package is cheap, importing 
 """
 
 import os
+from functools import cache
 from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
@@ -75,6 +76,11 @@ def resolve_backend(name: str, device: torch.device | str, dtype: torch.dtype) -
 @torch.compiler.assume_constant_result
 def resolved_name(name: str, device_type: str, dtype: torch.dtype) -> str:
     """`resolve_backend(...).name`, a constant to `torch.compile`: the look for packages must not be traced."""
+    return _resolved_name(name, device_type, dtype)
+
+
+@cache
+def _resolved_name(name: str, device_type: str, dtype: torch.dtype) -> str:
     return resolve_backend(name, device_type, dtype).name
 
 
@@ -94,12 +100,17 @@ def _obstacle(name: str, device_type: str, dtype: torch.dtype) -> str | None:
     return None
 
 
+@cache  # looking through sys.path costs more than a small loss
+def _installed(package: str) -> bool:
+    return find_spec(package) is not None
+
+
 def _numba_status() -> str:
-    return "available" if find_spec("numba") else "numba is not installed (pip install numba)"
+    return "available" if _installed("numba") else "numba is not installed (pip install numba)"
 
 
 def _triton_status() -> str:
-    if not find_spec("triton"):
+    if not _installed("triton"):
         return "triton is not installed (pip install triton)"
     if interpreting():
         return "available (interpreter: CPU tensors, slow)"

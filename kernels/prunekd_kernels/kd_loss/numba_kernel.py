@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._numba_math import REDUCTION, STRICT, exp, flat_view, jit, load, maximum, store
-from .._threads import run_rows
+from .._parallel import run_rows
 
 ROW_STATS = 7  # max_s, 1/sum_1, 1/sum_T, max_t (after scaling), 1/sum_t, scale of the teacher's row, mass of the label
 _ZERO = np.float32(0.0)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from .._numba_math import STRICT, flat_view, jit, store
-from .._threads import run_rows
+from .._parallel import run_rows
 
 
 def forward(images: Tensor, mean: list[float], std: list[float], flip: Tensor | None, dtype: torch.dtype) -> Tensor:

@@ -3,15 +3,13 @@
 import torch
 from torch import Tensor
 
-from .._backends import resolve_backend
-
 
 @torch.library.custom_op("prunekd::normalize", mutates_args=())
 def normalize_op(
     images: Tensor, mean: list[float], std: list[float], flip: Tensor | None, dtype: torch.dtype, backend: str
 ) -> Tensor:
-    """Return (B, C, H, W) of `dtype` in channels-last memory from uint8 (B, H, W, C)."""
-    if resolve_backend(backend, images.device, images.dtype).name == "numba":
+    """Return (B, C, H, W) of `dtype` in channels-last memory from uint8 (B, H, W, C), by "numba" or "triton"."""
+    if backend == "numba":
         from . import numba_kernel
 
         return numba_kernel.forward(images, mean, std, flip, dtype)
