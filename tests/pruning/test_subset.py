@@ -148,7 +148,8 @@ def test_keep_out_of_range_is_refused(keep):
         ({"policy": "medium"}, "ranks by a score .teacher_ce. and no scores were given.*prunekd score /here/store"),
         ({"policy": "random", "balance": "even"}, "unknown balance 'even'"),
         ({"policy": "random", "score": "el2n"}, r"ranks by no score, so 'el2n' cannot be used"),
-        ({"policy": "random", "seed": -1}, "seed must be 0 or more"),
+        ({"policy": "random", "seed": -1}, r"seed must be in \[0, 2\^64\), not -1"),
+        ({"policy": "random", "seed": 2**64}, r"seed must be in \[0, 2\^64\)"),
         ({"policy": "random", "parameters": {"low": 1}}, "has no parameters"),
     ],
 )

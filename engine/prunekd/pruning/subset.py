@@ -143,8 +143,8 @@ def rank_samples(
     balance = balance or plan.default_balance
     if balance not in BALANCES:
         raise unknown("balance", balance, BALANCES)
-    if seed < 0:
-        raise ValueError(f"seed must be 0 or more, not {seed}")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must be in [0, 2^64), not {seed}")
     if score and not plan.needs_score:
         raise ValueError(f"policy {policy} ranks by no score, so {score!r} cannot be used")
     for name in parameters or {}:

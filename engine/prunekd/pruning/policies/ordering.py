@@ -6,6 +6,7 @@ order in which the samples come changes nothing.
 
 import numpy as np
 
+from prunekd.input.random import SELECT, random_keys
 from prunekd.pruning.parquet import some
 
 BALANCES = {
@@ -30,14 +31,7 @@ def by_difficulty(difficulty: np.ndarray, ids: np.ndarray, hardest_first: bool =
 
 def by_chance(seed: int, ids: np.ndarray) -> np.ndarray:
     """Rows (n,) in an order drawn from `seed` and each sample's id."""
-    return np.lexsort((ids, selection_draws(seed, ids)))
-
-
-def selection_draws(seed: int, ids: np.ndarray) -> np.ndarray:
-    x = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64((seed * 0xD1342543DE82EF95 + 77) % 2**64)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    return np.lexsort((ids, random_keys(seed, 0, SELECT, ids)))
 
 
 def positions(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

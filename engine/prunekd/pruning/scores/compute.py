@@ -1,18 +1,13 @@
 """One pass of a teacher over the samples, every score from the same logits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from prunekd.common.registry import unknown
-
-if TYPE_CHECKING:
-    from prunekd.input.batch import Batch
+from prunekd.input.batch import Batch
 from prunekd.pruning.parquet import some
 from prunekd.pruning.scores.registry import SCORES
 from prunekd.pruning.scores.score import Outputs, Score
