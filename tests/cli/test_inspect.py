@@ -114,7 +114,9 @@ def test_a_contact_sheet_of_everything_has_nothing_dropped(tiny_store, tmp_path)
 
 
 def make_run(folder, finished):
-    write_json(folder / "run.json", {"format": "prunekd-run", "version": 1, "alpha": 0.5, "store": {"path": "s"}})
+    write_json(
+        folder / "run.json", {"format": "prunekd-run", "version": 1, "alpha": 0.5, "recipe": {"optimizer": {"lr": 0.1}}}
+    )
     records = [
         {"kind": "train", "step": 5, "loss": 2.0},
         {"kind": "epoch", "step": 10, "epoch": 1, "loss": 1.5, "val_top1": 0.25},
@@ -134,6 +136,7 @@ def test_a_run_shows_where_it_stands(tmp_path, finished):
     result = inspect(tmp_path / "run")
     assert result.exit_code == 0, result.stderr
     assert "step-9, step-20" in result.stdout
+    assert "optimizer.lr" in result.stdout
     assert ("Not finished" in result.stdout) != finished
     assert ("Ledger" in result.stdout) == finished
     assert ("12.50" in result.stdout) == finished

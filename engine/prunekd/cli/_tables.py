@@ -25,7 +25,7 @@ def render(facts: dict[str, Any]) -> str:
     for table in tables:
         drawn.print(table)
     assert isinstance(drawn.file, io.StringIO)
-    return drawn.file.getvalue().rstrip("\n")
+    return "\n".join(line.rstrip() for line in drawn.file.getvalue().splitlines()).strip("\n")
 
 
 def _store(facts: dict[str, Any]) -> Iterable[Table]:
@@ -119,8 +119,10 @@ def _classes(facts: dict[str, Any]) -> Table:
 
 def _run(facts: dict[str, Any]) -> Iterable[Table]:
     run, result = facts["run"], facts["result"]
-    told = {key: _plain(value) for key, value in run.items() if key not in ("format", "version", "machine")}
+    apart = ("format", "version", "machine", "recipe")
+    told = {key: _plain(value) for key, value in run.items() if key not in apart}
     yield _pairs(f"Run {facts['path']}", {**told, "checkpoints": ", ".join(facts["checkpoints"]) or "none"})
+    yield _pairs("Recipe", dict(_dotted(run.get("recipe", {}))))
     if result is None:
         done = len(facts["epochs"])
         yield _pairs("Not finished", {"epochs done": done, "go on with": "prunekd train ... --resume auto"})
@@ -133,12 +135,14 @@ def _run(facts: dict[str, Any]) -> Iterable[Table]:
     if facts["epochs"]:
         last = facts["epochs"][-LONGEST:]
         keys = [key for key in last[-1] if key not in ("kind", "step")]
-        title = f"Epochs (the last {len(last)} of {len(facts['epochs'])})" if len(last) < len(facts["epochs"]) else "Epochs"
+        title = (
+            f"Epochs (the last {len(last)} of {len(facts['epochs'])})" if len(last) < len(facts["epochs"]) else "Epochs"
+        )
         yield _grid(title, keys, [[_number(record.get(key)) for key in keys] for record in last])
 
 
 def _pairs(title: str, values: dict[str, Any]) -> Table:
-    table = Table(title=Text(title), title_justify="left", title_style="bold", show_header=False, box=None)
+    table = Table(title=Text(f"\n{title}"), title_justify="left", title_style="bold", show_header=False, box=None)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in values.items():
@@ -159,10 +163,21 @@ def _grid(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> T
 def _plain(value: Any) -> str:
     """A value in one line: mappings as `name value` pairs, nested ones as JSON."""
     if isinstance(value, dict):
-        return ", ".join(f"{k} {json.dumps(v) if isinstance(v, (dict, list)) else _number(v)}" for k, v in value.items())
+        return ", ".join(
+            f"{k} {json.dumps(v) if isinstance(v, (dict, list)) else _number(v)}" for k, v in value.items()
+        )
     if isinstance(value, list):
         return _listed(value, 8)
     return _number(value)
+
+
+def _dotted(settings: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Nested settings by dotted key, as `--set` takes them."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, _plain(value)
 
 
 def _number(value: Any) -> str:
