@@ -1,5 +1,6 @@
 """`prunekd select`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def _parameters(overrides: tuple[str, ...]) -> dict[str, float]:
     return parameters
 
 
-def _summary(info: dict[str, Any]) -> str:
+def _summary(info: Mapping[str, Any]) -> str:
     counts, share = info["class_counts"], info["kept"] / info["total"]
     ranked = f" by {info['score_definition']}" if info["score"] else ""
     lines = [
