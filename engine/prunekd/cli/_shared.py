@@ -17,13 +17,17 @@ STORE = click.argument("store", type=click.Path(exists=True, file_okay=False, pa
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 WORKERS = click.option("--workers", type=click.IntRange(min=1), help="Decoding threads [default: one per core].")
-PRECISION = click.option(
-    "--teacher-precision",
-    type=click.Choice(["bf16", "fp16", "fp32"]),
-    default="bf16",
-    show_default=True,
-    help="Precision of the frozen teacher.",
-)
+
+
+def teacher_precision(default: str) -> Callable[[F], F]:
+    """The option for the frozen teacher's precision."""
+    return click.option(
+        "--teacher-precision",
+        type=click.Choice(["bf16", "fp16", "fp32"]),
+        default=default,
+        show_default=True,
+        help="Precision of the frozen teacher.",
+    )
 
 
 def say(line: str) -> None:

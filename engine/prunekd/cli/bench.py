@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from prunekd.cli._shared import DEVICE, JSON, PRECISION, STORE, WORKERS, emit, progress_bar, say
+from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, emit, progress_bar, say, teacher_precision
 
 
 class Ratios(click.ParamType):
@@ -49,7 +49,7 @@ class Ratios(click.ParamType):
 @click.option("--temperature", type=float, help="Temperature of the teacher's term.")
 @click.option("--reader", default="native", show_default=True, help="Which reader feeds the training.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. epochs=30.")
-@PRECISION
+@teacher_precision("bf16")
 @DEVICE
 @WORKERS
 @JSON

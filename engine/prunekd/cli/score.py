@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from prunekd.cli._shared import DEVICE, JSON, PRECISION, STORE, WORKERS, emit, progress_bar
+from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, emit, progress_bar, teacher_precision
 
 
 @click.command("score")
@@ -24,7 +24,7 @@ from prunekd.cli._shared import DEVICE, JSON, PRECISION, STORE, WORKERS, emit, p
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the training view.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True)
-@PRECISION
+@teacher_precision("fp32")
 @DEVICE
 @WORKERS
 @JSON

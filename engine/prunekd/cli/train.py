@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from prunekd.cli._shared import DEVICE, JSON, PRECISION, STORE, WORKERS, emit, progress_bar, say, training_text
+from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, emit, progress_bar, say, teacher_precision, training_text
 
 
 @click.command("train")
@@ -25,7 +25,7 @@ from prunekd.cli._shared import DEVICE, JSON, PRECISION, STORE, WORKERS, emit, p
 @click.option("--reader", default="native", show_default=True, help="Which reader feeds the training.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. epochs=30.")
 @click.option("--resume", metavar="auto|CHECKPOINT", help="Go on with the run in --out.")
-@PRECISION
+@teacher_precision("bf16")
 @DEVICE
 @WORKERS
 @JSON

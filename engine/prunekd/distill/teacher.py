@@ -103,7 +103,7 @@ class OnlineTeacher:
             example = torch.randn(2, 3, card.size, card.size, generator=torch.Generator().manual_seed(0))
             model, folded = fold_batch_norm(model, example)
             self.notes.append(f"{folded} batch norms folded")
-        model = model.to(settings.device, settings.dtype, memory_format=torch.channels_last)
+        model = model.to(settings.device, settings.dtype).to(memory_format=torch.channels_last)
         self.notes.append(f"{str(settings.dtype).removeprefix('torch.')}, channels-last")
         self._model = model.requires_grad_(False)
 

@@ -1,5 +1,6 @@
 """The native reader: exact extents, decoding threads, reused buffers; no compiler, any machine."""
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -101,7 +102,7 @@ class NativeReader:
         images = self._take(plan.batch_size, plan.view.size)
         out = images.numpy()
         bounds = np.linspace(0, len(batch.ids), min(self._workers, len(batch.ids)) + 1).astype(int).tolist()
-        slices = [slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        slices = [slice(a, b) for a, b in itertools.pairwise(bounds)]
         return batch, images, [self._pool.submit(self._decode_slice, batch, part, out) for part in slices]
 
     def _decode_slice(self, batch: BatchPlan, part: slice, out: np.ndarray) -> int:

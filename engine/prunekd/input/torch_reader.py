@@ -36,7 +36,7 @@ class SourceImages(Dataset[tuple[Tensor, int]]):
         pixels = to_rgb(data)
         read = len(data) if isinstance(data, bytes) else data.nbytes
         left, top, width, height = _in_source(box, stored, (pixels.shape[1], pixels.shape[0]))
-        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+        image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
         image = T.crop(image, top, left, height, width)  # fills black outside the image
         if image.shape[1:] != (self._size, self._size):
             image = T.resize(image, [self._size, self._size], antialias=True)

@@ -7,6 +7,7 @@ without a second file or a guess.
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -57,7 +58,7 @@ def read_card(path: Path) -> ModelCard:
         raise ValueError(f"{path} cannot be read as a safetensors file: {error}") from None
     if CARD_KEY not in metadata:
         raise ValueError(f"{path} has no model card; give it as ARCHITECTURE@{path} to say which model it holds")
-    fields = json.loads(metadata[CARD_KEY])
+    fields: dict[str, Any] = json.loads(metadata[CARD_KEY])
     return ModelCard(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
 
 

@@ -207,7 +207,7 @@ def _select_all(
 
 def _write_sweep_file(spec: SweepSpec, runs: Sequence[PlannedRun], costs: dict[str, dict[str, Any]]) -> None:
     file = spec.out / "sweep.json"
-    described = {
+    described: dict[str, Any] = {
         "format": "prunekd-sweep",
         "version": 1,
         "store": {

@@ -113,7 +113,7 @@ class Trainer:
             self.eval_every = max(1, round(self.eval_every / spec.keep))
         classes = spec.store.classes
         model = create_model(recipe.model.name, len(classes), seed=recipe.seed, drop_path=recipe.model.drop_path)
-        self.model: nn.Module = model.to(world.device, memory_format=torch.channels_last)
+        self.model: nn.Module = model.to(world.device).to(memory_format=torch.channels_last)
         self.objective = spec.objective()
         self.metrics = RunningMetrics(world.device)
         scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "fp16")
@@ -121,6 +121,7 @@ class Trainer:
         self.parts = Trainable(self.model, optimizer, scaler, self.metrics.sums)
         self.readers = readers or open_readers(spec, world)
         torch.manual_seed(recipe.seed + world.rank)  # dropout and stochastic depth; data randomness is the plan's
+        self._warm_up()
         resumed_step = self._restore(resume)
         self.ddp = world.wrap(self.model)
         self.log = RunLog(spec.out, resumed_step) if world.is_main else None
@@ -129,6 +130,17 @@ class Trainer:
     def on_progress(self, progress: Progress) -> None:
         """Call `progress` with plain values every `log_every` steps and after every epoch (main process only)."""
         self._progress = progress if self.world.is_main else None
+
+    def _warm_up(self) -> None:
+        """Have the kernels compiled before the clock of the first epoch starts, on arrays of the run's own kinds."""
+        recipe, device = self.spec.recipe, self.world.device
+        dtype = DTYPES[recipe.precision]
+        pixels = torch.zeros(2, recipe.train_view.size, recipe.train_view.size, 3, dtype=torch.uint8, device=device)
+        to_input(pixels.permute(0, 3, 1, 2), recipe.mean, recipe.std, dtype)
+        logits = torch.zeros(2, len(self.spec.store.classes), dtype=dtype, device=device, requires_grad=True)
+        teacher = self.spec.teacher
+        targets = None if teacher is None else torch.zeros_like(logits, dtype=teacher.settings.dtype)
+        self.objective(logits, targets, torch.zeros(2, dtype=torch.int64, device=device), None).mean().backward()
 
     @property
     def finished(self) -> bool:
@@ -161,7 +173,8 @@ class Trainer:
                 self._step_in_epoch += 1
                 if self._step_in_epoch % recipe.log_every == 0:
                     self._report_interval()
-                self._maybe_checkpoint()
+                if self._step_in_epoch < self.steps_per_epoch:
+                    self._maybe_checkpoint()
             with self.ledger.phase("step"):
                 record: dict[str, Any] = {"epoch": self.epoch, **self._read_metrics()}
             self.metrics.reset()
@@ -173,6 +186,7 @@ class Trainer:
                 record |= self._evaluate()
             self.epochs.append(record)
             self._tell("epoch", record)
+            self._maybe_checkpoint()
             return record
 
     def finish(self) -> dict[str, Any]:

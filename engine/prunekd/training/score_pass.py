@@ -9,6 +9,7 @@ from torch import Tensor
 from prunekd.distill import OnlineTeacher
 from prunekd.input import Batch, eval_plan, open_reader
 from prunekd.input.views import ViewSettings
+from prunekd.pruning.parquet import made_for
 from prunekd.pruning.scores import Scores, compute_scores
 from prunekd.store.index import Store
 from prunekd.training.distributed import World
@@ -56,7 +57,7 @@ def score_store(
 
         scores = compute_scores(batches(), forward, names, len(store.classes))
     scores.provenance.update(
-        fingerprint=store.fingerprint,
+        **made_for(store, "train"),
         teacher=teacher_info,
         view=view.to_dict(),
         seed=seed,

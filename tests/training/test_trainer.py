@@ -1,0 +1,329 @@
+"""The trainer on a small store: learning, resuming, stopping, refusing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from prunekd.distill import OnlineTeacher, TeacherSettings, describe_teacher, open_teacher
+from prunekd.models import load_trained
+from prunekd.pruning.subset import select
+from prunekd.store.index import Store
+from prunekd.training import Recipe, RunSpec, Trainer, World, load_recipe
+from prunekd.training.state import checkpoints
+
+WORLD = World(0, 1, torch.device("cpu"))
+
+
+def recipe(*overrides: str) -> Recipe:
+    small = ["epochs=2", "batch_size=16", "precision=fp32", "log_every=2", "train_view.size=12", "eval_view.size=12"]
+    return load_recipe("demo", [*small, *overrides])
+
+
+@pytest.fixture(scope="module")
+def teacher_run(tiny_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("teacher") / "run"
+    Trainer(RunSpec(store=tiny_store, recipe=recipe("epochs=6"), out=out), WORLD).fit()
+    return out
+
+
+@pytest.fixture
+def teacher(teacher_run: Path, tiny_store: Store) -> OnlineTeacher:
+    return open_teacher(str(teacher_run), tiny_store.classes, TeacherSettings(dtype=torch.float32))
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model.safetensors")
+
+
+def test_a_run_learns_and_leaves_everything_it_promises(teacher_run: Path, tiny_store: Store) -> None:
+    result = json.loads((teacher_run / "result.json").read_text())
+    assert result["top1"] > 0.9  # four well separated colours; chance is 0.25
+    assert result["val_samples"] == 32
+    assert result["samples_seen"] == 6 * 96
+    assert len(result["epoch_seconds"]) == 6
+    assert result["bytes_read"] == result["payload_bytes"] == 6 * 96 * 12 * 12 * 3
+    ledger = result["ledger"]
+    assert ledger["wall_seconds"] == pytest.approx(sum(ledger["seconds"].values()))
+    assert result["train_seconds"] == pytest.approx(ledger["seconds"]["step"] + ledger["seconds"]["data_wait"])
+    lines = [json.loads(line) for line in (teacher_run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "epoch"] == [6, 12, 18, 24, 30, 36]
+    assert lines[-1]["val_top1"] == result["top1"]
+    assert list((teacher_run / "tensorboard").iterdir())
+    model, card = load_trained(teacher_run / "model.safetensors")
+    assert card.classes == tiny_store.classes
+    assert not model.training
+
+
+def test_the_student_on_a_subset_with_a_teacher(tiny_store: Store, teacher: OnlineTeacher, tmp_path: Path) -> None:
+    subset = select(tiny_store, policy="random", keep=0.5, seed=1)
+    spec = RunSpec(store=tiny_store, recipe=recipe(), out=tmp_path / "run", subset=subset, teacher=teacher)
+    seen: list[int] = []
+    trainer = Trainer(spec, WORLD)
+    step = trainer._step
+    trainer._step = lambda batch: (seen.extend(batch.ids.tolist()), step(batch))  # type: ignore[method-assign]
+    result = trainer.fit()
+    assert set(seen) <= set(subset.ids.tolist())
+    assert len(seen) == 2 * 48 == result["samples_seen"]
+    assert result["keep"] == 0.5
+    assert result["alpha"] == pytest.approx(spec.objective_settings()[0].alpha)
+
+
+def test_one_step_is_the_step_torch_would_take(tiny_store: Store, teacher: OnlineTeacher, tmp_path: Path) -> None:
+    """One SGD step on one batch, against the formula with torch's own losses and optimizer."""
+    settings = recipe("epochs=1", "batch_size=96", "distill.alpha=0.7", "distill.temperature=2", "schedule.warmup=0")
+    spec = RunSpec(store=tiny_store, recipe=settings, out=tmp_path / "run", teacher=teacher)
+    trainer = Trainer(spec, WORLD)
+    model = load_trained_copy(trainer)
+    batch = next(iter(trainer._batches()))
+    pixels = batch.images.float() / 255
+    inputs = (pixels - 0.5) / 0.5
+    targets = teacher(batch.images).float()
+    student = model(inputs)
+    ce = torch.nn.functional.cross_entropy(student, batch.labels)
+    log_p, p_t = torch.log_softmax(student / 2, 1), torch.softmax(targets / 2, 1)
+    loss = 0.3 * ce + 0.7 * 4 * torch.nn.functional.kl_div(log_p, p_t, reduction="batchmean")
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 5e-4}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True)
+    loss.backward()
+    optimizer.step()
+    trainer._step(batch)
+    for (name, expected), got in zip(model.named_parameters(), trainer.model.parameters(), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6, msg=name)
+    trainer.close()
+
+
+def load_trained_copy(trainer: Trainer) -> torch.nn.Module:
+    import copy
+
+    return copy.deepcopy(trainer.model).train()
+
+
+class Killed(BaseException):
+    """Stands for a process that ends without a word."""
+
+
+@pytest.mark.parametrize("killed_after", [3, 6, 8])
+def test_a_resumed_run_is_bit_identical(tiny_store: Store, tmp_path: Path, killed_after: int) -> None:
+    settings = recipe("checkpoint.every_steps=1", "optimizer.name=adamw", "optimizer.lr=0.01")
+    Trainer(RunSpec(store=tiny_store, recipe=settings, out=tmp_path / "whole"), WORLD).fit()
+    spec = RunSpec(store=tiny_store, recipe=settings, out=tmp_path / "killed")
+    first = Trainer(spec, WORLD)
+    done = 0
+    step = first._step
+
+    def mortal(batch: object) -> None:
+        nonlocal done
+        if done == killed_after:
+            raise Killed
+        done += 1
+        step(batch)  # type: ignore[arg-type]
+
+    first._step = mortal  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        first.fit()
+    first.close()
+    said: list[str] = []
+    result = Trainer(spec, WORLD, resume="auto", say=said.append).fit()
+    assert any("resumed from" in line for line in said)
+    whole = weights(tmp_path / "whole")
+    for name, tensor in weights(tmp_path / "killed").items():
+        assert torch.equal(tensor, whole[name]), name
+    expected = json.loads((tmp_path / "whole/result.json").read_text())
+    assert result["top1"] == expected["top1"]
+    assert result["samples_seen"] == expected["samples_seen"]
+    assert result["bytes_read"] >= expected["bytes_read"]
+    records = [json.loads(line) for line in (tmp_path / "killed/metrics.jsonl").read_text().splitlines()]
+    steps = [r["step"] for r in records if r["kind"] == "epoch"]
+    assert steps == [6, 12]
+
+
+def test_a_corrupt_checkpoint_is_named_and_the_one_before_taken(tiny_store: Store, tmp_path: Path) -> None:
+    settings = recipe("checkpoint.every_steps=2")
+    spec = RunSpec(store=tiny_store, recipe=settings, out=tmp_path / "run")
+    trainer = Trainer(spec, WORLD)
+    trainer.train_epoch()
+    trainer.close()
+    newest = checkpoints(tmp_path / "run/checkpoints")[-1]
+    (newest / "model.safetensors").write_bytes(b"rubbish")
+    said: list[str] = []
+    resumed = Trainer(spec, WORLD, resume="auto", say=said.append)
+    assert newest.name in said[0]
+    assert "trying the one before" in said[0]
+    assert resumed.global_step == 4
+    resumed.close()
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        Trainer(spec, WORLD, resume=str(newest))
+
+
+def test_sigterm_leaves_a_checkpoint_to_go_on_from(tiny_store: Store, tmp_path: Path) -> None:
+    spec = RunSpec(store=tiny_store, recipe=recipe("epochs=200"), out=tmp_path / "run")
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(RuntimeError, match="stopped by a signal"):
+        Trainer(spec, WORLD).fit()
+    saved = checkpoints(tmp_path / "run/checkpoints")
+    assert len(saved) == 1
+    resumed = Trainer(spec, WORLD, resume="auto")
+    assert resumed.global_step == int(saved[0].name.split("-")[1]) > 0
+    resumed.close()
+
+
+def test_checkpoints_are_pruned_and_a_full_disk_spares_the_old_one(
+    tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = RunSpec(store=tiny_store, recipe=recipe("checkpoint.every_steps=2"), out=tmp_path / "run")
+    trainer = Trainer(spec, WORLD)
+    trainer.train_epoch()
+    kept = [path.name for path in checkpoints(tmp_path / "run/checkpoints")]
+    assert kept == ["step-00000004", "step-00000006"]
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("prunekd.training.state.save_file", full)
+    with pytest.raises(OSError, match=r"No space left.*earlier checkpoints are kept"):
+        trainer.train_epoch()
+    trainer.close()
+    assert [path.name for path in checkpoints(tmp_path / "run/checkpoints")] == kept
+    assert sorted(p.name for p in (tmp_path / "run/checkpoints").iterdir()) == kept
+
+
+def test_a_run_folder_is_not_reused_by_accident(tiny_store: Store, tmp_path: Path) -> None:
+    spec = RunSpec(store=tiny_store, recipe=recipe(), out=tmp_path / "run")
+    Trainer(spec, WORLD).close()
+    with pytest.raises(ValueError, match="holds a run already"):
+        Trainer(spec, WORLD)
+    other = RunSpec(store=tiny_store, recipe=recipe("optimizer.lr=0.3"), out=tmp_path / "run")
+    with pytest.raises(ValueError, match=r"recipe\.optimizer\.lr = 0\.1, not 0\.3"):
+        Trainer(other, WORLD, resume="auto")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    with pytest.raises(ValueError, match="not empty"):
+        Trainer(RunSpec(store=tiny_store, recipe=recipe(), out=tmp_path / "full"), WORLD)
+
+
+def test_an_infinite_loss_stops_the_run_by_name(tiny_store: Store, tmp_path: Path) -> None:
+    spec = RunSpec(store=tiny_store, recipe=recipe("optimizer.lr=1e30"), out=tmp_path / "run")
+    with pytest.raises(RuntimeError, match=r"the loss is (nan|inf) at step"):
+        Trainer(spec, WORLD).fit()
+
+
+def test_a_batch_larger_than_the_subset_is_an_error_with_the_remedy(tiny_store: Store, tmp_path: Path) -> None:
+    subset = select(tiny_store, policy="random", keep=0.1)
+    spec = RunSpec(store=tiny_store, recipe=recipe(), out=tmp_path / "run", subset=subset)
+    with pytest.raises(ValueError, match=r"batch_size 16 is larger than the 10 samples kept.*batch_size="):
+        Trainer(spec, WORLD)
+
+
+def test_evaluation_interval_grows_as_less_is_kept(tiny_store: Store, tmp_path: Path) -> None:
+    subset = select(tiny_store, policy="random", keep=0.25)
+    fine = recipe("eval.every_epochs=1", "epochs=9")
+    trainer = Trainer(RunSpec(store=tiny_store, recipe=fine, out=tmp_path / "run", subset=subset), WORLD)
+    trainer.fit()
+    assert [r["epoch"] for r in trainer.epochs if "val_top1" in r] == [3, 7, 8]
+
+
+def test_no_tensor_is_read_on_the_host_between_log_intervals(
+    tiny_store: Store, teacher: OnlineTeacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = RunSpec(store=tiny_store, recipe=recipe("log_every=1000"), out=tmp_path / "run", teacher=teacher)
+    trainer = Trainer(spec, WORLD)
+    trainer.train_epoch()
+    batches = [b._replace(images=b.images.clone()) for b in trainer._batches()]
+    reads: list[str] = []
+    for name in ("item", "tolist", "__bool__", "__float__", "__int__"):
+        original = getattr(torch.Tensor, name)
+
+        def counted(self: torch.Tensor, *args: object, _name: str = name, _original: object = original) -> object:
+            if self.is_floating_point():  # labels may be range-checked: on a CPU they are on the host anyway
+                reads.append(_name)
+            return _original(self, *args)  # type: ignore[operator]
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    for batch in batches:
+        trainer._step(batch)
+    assert reads == []
+    trainer._read_metrics()
+    assert "tolist" in reads  # the counter does see a read
+    trainer.close()
+
+
+@pytest.fixture
+def two_processes(tmp_path: Path) -> Path:
+    script = tmp_path / "ddp.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from prunekd.store.index import open_store\n"
+        "from prunekd.training import RunSpec, Trainer, load_recipe, open_world\n"
+        "store, out = open_store(Path(sys.argv[1])), Path(sys.argv[2])\n"
+        "with open_world('cpu') as world:\n"
+        "    spec = RunSpec(store=store, recipe=load_recipe('demo', sys.argv[3:]), out=out)\n"
+        "    Trainer(spec, world).fit()\n"
+    )
+    return script
+
+
+def test_two_processes_train_the_same_run_as_one(tiny_store: Store, two_processes: Path, tmp_path: Path) -> None:
+    """Same global batches for any world size: without batch norm's local statistics the losses agree closely."""
+    settings = [
+        "epochs=2", "batch_size=16", "precision=fp32", "log_every=1", "model.name=test_convnext", "optimizer.lr=0.01",
+        "train_view.size=32", "eval_view.size=32",
+    ]  # fmt: skip
+    losses = {}
+    for processes in (1, 2):
+        out = tmp_path / f"run{processes}"
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes),
+            "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0",
+            str(two_processes), str(tiny_store.path), str(out), *settings,
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        assert done.returncode == 0, done.stderr[-3000:]
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        losses[processes] = [line["loss"] for line in lines if line["kind"] == "train"]
+        result = json.loads((out / "result.json").read_text())
+        assert result["val_samples"] == 32
+        evaluated = [line["val_samples"] for line in lines if "val_samples" in line]
+        assert evaluated[-1] == 32
+    assert len(losses[1]) == 12
+    np.testing.assert_allclose(losses[2], losses[1], rtol=2e-3)
+
+
+def test_the_precisions_train(tiny_store: Store, tmp_path: Path) -> None:
+    for precision in ("bf16", "fp16"):
+        settings = replace(recipe("epochs=3"), precision=precision)
+        result = Trainer(RunSpec(store=tiny_store, recipe=settings, out=tmp_path / precision), WORLD).fit()
+        assert result["top1"] > 0.6, precision
+
+
+def test_reshaping_without_a_teacher_and_a_foreign_subset_are_refused(tiny_store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give a teacher too"):
+        RunSpec(store=tiny_store, recipe=recipe(), out=tmp_path, class_scale=torch.ones(4))
+    subset = select(tiny_store, policy="random", keep=0.5)
+    foreign = replace(subset, info={**subset.info, "fingerprint": "0" * 64})
+    with pytest.raises(ValueError, match="was made for"):
+        RunSpec(store=tiny_store, recipe=recipe(), out=tmp_path, subset=foreign)
+
+
+def test_teacher_info_is_kept(tiny_store: Store, teacher: OnlineTeacher, tmp_path: Path) -> None:
+    info = describe_teacher("spec", teacher)
+    spec = RunSpec(store=tiny_store, recipe=recipe(), out=tmp_path / "run", teacher=teacher, teacher_info=info)
+    started = time.time()
+    Trainer(spec, WORLD).close()
+    run = json.loads((tmp_path / "run/run.json").read_text())
+    assert run["teacher"]["model"] == "cifar_resnet8"
+    assert run["store"]["fingerprint"] == tiny_store.fingerprint
+    assert (tmp_path / "run/run.json").stat().st_mtime >= started - 1
