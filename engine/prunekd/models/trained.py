@@ -59,7 +59,8 @@ def read_card(path: Path) -> ModelCard:
     if CARD_KEY not in metadata:
         raise ValueError(f"{path} has no model card; give it as ARCHITECTURE@{path} to say which model it holds")
     fields: dict[str, Any] = json.loads(metadata[CARD_KEY])
-    return ModelCard(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return ModelCard(**values)
 
 
 def load_trained(path: Path) -> tuple[nn.Module, ModelCard]:

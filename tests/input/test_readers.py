@@ -1,0 +1,194 @@
+"""The readers: same ids, same crops, right pixels, nothing left behind."""
+
+import io
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as T
+
+from prunekd.input import READERS, EpochPlan, ViewSettings, eval_plan, open_reader, train_plan
+from prunekd.input.native_reader import HELD, LOOK_AHEAD, NativeReader
+from prunekd.store.convert import ConvertSettings, convert
+from prunekd.store.index import Store, open_store
+from prunekd.store.sources import open_source
+
+RRC = ViewSettings(kind="random_resized_crop", size=24, scale=(0.2, 1.0))
+VIEWS = [
+    RRC,
+    ViewSettings(kind="pad_crop", size=24, padding=5),
+    ViewSettings(kind="center", size=24),
+    ViewSettings(kind="full", size=40),
+]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store of smooth JPEGs of many sizes, one of them grey and one larger than the store's limit."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(3)
+    for k in range(30):
+        size = (300, 280) if k == 7 else tuple(rng.integers(30, 120, size=2).tolist())
+        coarse = Image.fromarray(rng.integers(0, 256, size=(5, 6, 3), dtype=np.uint8))
+        image = coarse.resize(size, Image.Resampling.BICUBIC)
+        path = folder / "source" / "train" / f"class{k % 3}" / f"{k:02}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (image.convert("L") if k == 4 else image).save(path, quality=95)
+    return convert(open_source(folder / "source"), folder / "store", ConvertSettings(max_side=200))
+
+
+def plan(store: Store, view: ViewSettings = RRC, batch_size: int = 7, **more: int) -> EpochPlan:
+    settings = {"seed": 3, "epoch": 2, **more}
+    return train_plan(store.split("train"), ids=None, batch_size=batch_size, view=view, **settings)  # type: ignore[arg-type]
+
+
+def collect(store: Store, name: str, plan_: EpochPlan, workers: int | None = 2) -> list[tuple[torch.Tensor, ...]]:
+    with open_reader(name, store, "train", workers=workers) as reader:
+        return [(b.images.clone(), b.labels.clone(), b.ids.clone()) for b in reader.epoch(plan_)]
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda v: v.kind)
+def test_native_and_torch_give_the_same_ids_labels_and_pixels(photos: Store, view: ViewSettings) -> None:
+    native, baseline = (
+        collect(photos, name, plan(photos, view), workers=w) for name, w in (("native", 2), ("torch", 0))
+    )
+    assert len(native) == len(baseline) == 4
+    shrunk = 7 // 3 + 10  # sample 7 is class1's third file; its stored pixels are a shrunk, re-encoded copy
+    for mine, theirs in zip(native, baseline, strict=True):
+        assert torch.equal(mine[1], theirs[1])
+        assert torch.equal(mine[2], theirs[2])
+        exact = mine[2] != shrunk
+        difference = (mine[0].int() - theirs[0].int()).abs()
+        assert difference[exact].max() <= 2  # two builds of libjpeg-turbo may round differently
+        assert difference[exact].float().mean() < 0.05
+        assert not exact.all() or difference.float().mean() < 0.05
+        if not exact.all():
+            assert difference[~exact].float().mean() < 8
+
+
+def test_pixels_are_torchvisions_resized_crop(photos: Store) -> None:
+    """Against PIL's decoder and torchvision's resized_crop, from the stored bytes."""
+    split = photos.split("train")
+    with split.payloads() as payloads, open_reader("native", photos, "train") as reader:
+        epoch = plan(photos)
+        for number, batch in enumerate(reader.epoch(epoch)):
+            planned = epoch.batch(number)
+            for i, row in enumerate(planned.rows):
+                decoded = np.array(Image.open(io.BytesIO(payloads.read(int(row)))).convert("RGB"))
+                left, top, width, height = planned.boxes[i].tolist()
+                image = torch.from_numpy(decoded).permute(2, 0, 1)
+                expected = T.resized_crop(image, top, left, height, width, [24, 24], antialias=True)
+                if planned.flips[i]:
+                    expected = T.horizontal_flip(expected)
+                assert (batch.images[i].int() - expected.int()).abs().max() <= 2
+
+
+def test_raw_images_come_out_exactly(tiny_store: Store, tmp_path: Path) -> None:
+    source = np.load(tiny_store.source["path"])
+    epoch = train_plan(
+        tiny_store.split("train"), ids=None, seed=0, epoch=0, batch_size=32, view=ViewSettings(kind="full", size=12)
+    )
+    for images, labels, ids in collect(tiny_store, "native", epoch):
+        assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), source["train_images"][ids.numpy()])
+        assert np.array_equal(labels.numpy(), source["train_labels"][ids.numpy()])
+
+
+def test_batches_have_the_promised_types(photos: Store) -> None:
+    with open_reader("native", photos, "train") as reader:
+        batch = next(iter(reader.epoch(plan(photos))))
+    assert batch.images.dtype == torch.uint8
+    assert batch.images.shape == (7, 3, 24, 24)
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    assert batch.labels.dtype == batch.ids.dtype == torch.int64
+    assert batch.weights is None
+
+
+def test_the_number_of_workers_changes_nothing(photos: Store) -> None:
+    one, many = collect(photos, "native", plan(photos), workers=1), collect(photos, "native", plan(photos), workers=5)
+    for a, b in zip(one, many, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_a_resumed_epoch_goes_on_where_it_stopped(photos: Store) -> None:
+    for name, workers in (("native", 2), ("torch", 0)):
+        whole = collect(photos, name, plan(photos), workers)
+        rest = collect(photos, name, plan(photos, start_step=2), workers)
+        assert len(rest) == 2
+        assert all(torch.equal(a[0], b[0]) and torch.equal(a[2], b[2]) for a, b in zip(whole[2:], rest, strict=True))
+
+
+def test_worker_processes_of_the_torch_reader_agree_with_none(photos: Store) -> None:
+    without, with_two = collect(photos, "torch", plan(photos), 0), collect(photos, "torch", plan(photos), 2)
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(without, with_two, strict=True))
+
+
+def test_the_subset_may_change_from_epoch_to_epoch(photos: Store) -> None:
+    split = photos.split("train")
+    with open_reader("native", photos, "train") as reader:
+        for kept in (split.ids[:8], split.ids[10:29], split.ids[:8]):
+            epoch = train_plan(split, ids=kept, seed=0, epoch=0, batch_size=4, view=RRC)
+            seen = [i for batch in reader.epoch(epoch) for i in batch.ids.tolist()]
+            assert len(seen) == len(kept) // 4 * 4
+            assert set(seen) <= set(kept.tolist())
+
+
+def test_only_the_payload_is_read(photos: Store) -> None:
+    split = photos.split("train")
+    with open_reader("native", photos, "train") as reader:
+        epoch = train_plan(split, ids=split.ids[::3], seed=0, epoch=0, batch_size=5, view=RRC)
+        rows = np.concatenate([split.rows(b.ids.numpy()) for b in reader.epoch(epoch)])
+        assert reader.bytes_read == reader.payload_bytes == split.sizes[rows].sum()
+
+
+def test_leaving_early_leaves_no_thread_and_no_buffer(photos: Store) -> None:
+    before = threading.active_count()
+    reader = NativeReader(photos, "train", workers=3)
+    for _ in range(10):
+        for _batch in reader.epoch(plan(photos)):
+            break
+    assert len(reader._free) <= LOOK_AHEAD + HELD
+    assert threading.active_count() <= before + 3
+    reader.close()
+    assert threading.active_count() == before
+
+
+def test_a_batch_stays_as_it_is_until_the_next_but_one(photos: Store) -> None:
+    with open_reader("native", photos, "train") as reader:
+        iterator = reader.epoch(plan(photos, batch_size=3))
+        previous = next(iterator)
+        copy = previous.images.clone()
+        for batch in iterator:
+            assert torch.equal(previous.images, copy)
+            previous, copy = batch, batch.images.clone()
+
+
+def test_a_damaged_sample_is_named_and_the_reader_survives(photos: Store, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(photos.path, tmp_path / "store")
+    store = open_store(tmp_path / "store")
+    split = store.split("train")
+    row = 12
+    with split.path.open("r+b") as file:
+        file.seek(int(split.pointers[row]) + int(split.sizes[row]) // 2)
+        file.write(b"\xff\xd9" * 20)
+    key = split.keys(np.array([row]))[0]
+    with open_reader("native", store, "train") as reader:
+        with pytest.raises(ValueError, match=rf"sample {split.ids[row]} \({key}\).*cannot be decoded"):
+            list(reader.epoch(eval_plan(split, batch_size=4, view=RRC)))
+        good = train_plan(split, ids=split.ids[:8], seed=0, epoch=0, batch_size=4, view=RRC)
+        assert len(list(reader.epoch(good))) == 2
+
+
+def test_a_moved_source_and_an_unknown_reader_are_named(photos: Store) -> None:
+    with pytest.raises(ValueError, match="did you mean 'native'"):
+        open_reader("nativ", photos)
+    assert set(READERS) >= {"native", "torch"}
+    from dataclasses import replace
+
+    moved = replace(photos, source={**photos.source, "path": "/nowhere/at/all"})
+    with pytest.raises(ValueError, match="/nowhere/at/all"):
+        open_reader("torch", moved)
