@@ -1,0 +1,58 @@
+"""doctor reports the truth about packages that are there, missing, broken or impostors."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from prunekd.cli import main
+
+
+def examined() -> dict[str, dict[str, object]]:
+    result = CliRunner().invoke(main, ["doctor", "--json"])
+    assert result.exit_code == 0, result.output
+    return {item["name"]: item for item in json.loads(result.stdout)}
+
+
+def test_what_is_installed_is_found_with_its_version() -> None:
+    found = examined()
+    assert found["torch"]["found"]
+    assert found["torch"]["detail"] == torch.__version__.split("+")[0] or torch.__version__ in str(
+        found["torch"]["detail"]
+    )
+    assert found["GPU"]["found"] == torch.cuda.is_available()
+    assert found["JPEG decoder"]["found"]
+    assert found["kernels: torch"]["found"]
+
+
+def test_pypis_apex_is_told_from_nvidias(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "apex").mkdir()
+    (tmp_path / "apex/__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "apex", raising=False)
+    apex = examined()["Apex (NVIDIA)"]
+    assert not apex["found"]
+    assert "not NVIDIA's" in str(apex["detail"])
+    assert "NVIDIA/apex" in str(apex["remedy"])
+
+
+def test_a_package_that_breaks_on_import_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ffcv.py").write_text("raise OSError('libopencv_core.so.406: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "ffcv", raising=False)
+    ffcv = examined()["FFCV"]
+    assert not ffcv["found"]
+    assert "libopencv_core" in str(ffcv["detail"])
+    assert "libopencv-dev" in str(ffcv["remedy"])
+
+
+def test_the_table_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    result = CliRunner().invoke(main, ["doctor"])
+    assert result.exit_code == 0
+    line = next(i for i, text in enumerate(result.stdout.splitlines()) if "DALI" in text)
+    assert "missing" in result.stdout.splitlines()[line]
+    assert "prunekd[dali]" in result.stdout.splitlines()[line + 1]
