@@ -13,6 +13,7 @@ from ._stats import KDStats
 # These names are functions; `from ... import` rebinds them after the import system has put the folders of the same name
 # there. `prunekd_kernels.kd_loss.reference` is still imported as `from prunekd_kernels.kd_loss.reference import ...`.
 from .kd_loss import kd_loss
+from .kd_loss_sparse import kd_loss_sparse
 from .normalize import normalize
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "KDStats",
     "available_backends",
     "kd_loss",
+    "kd_loss_sparse",
     "normalize",
     "resolve_backend",
 ]

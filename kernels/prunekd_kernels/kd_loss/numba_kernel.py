@@ -4,6 +4,8 @@ Forward leaves seven floats per row (`ROW_STATS`), from which backward recompute
 forward pass would be rounded to 16 bits before a GradScaler's factor reaches them.
 """
 
+# mypy: disallow-untyped-defs=False
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -34,8 +36,8 @@ def forward(
     stats = torch.empty(4, rows if want_stats else 0)
     run_rows(
         _forward_rows, rows, 3 * columns, columns,
-        *_matrix(student), *_optional_matrix(teacher, student), *_labels(labels),
-        *_optional_vector(weight), *_optional_vector(class_scale),
+        *matrix_arguments(student), *_optional_matrix(teacher, student), *label_arguments(labels),
+        *vector_arguments(weight), *vector_arguments(class_scale),
         np.float32(alpha), np.float32(temperature), np.float32(label_smoothing),
         loss.numpy(), row_stats.numpy(), want_stats, stats.numpy(),
     )  # fmt: skip
@@ -58,13 +60,14 @@ def backward(
     grad = torch.empty(rows, columns, dtype=student.dtype)
     run_rows(
         _backward_rows, rows, 3 * columns, columns, grad_loss.float().contiguous().numpy(),
-        *_matrix(student), *_optional_matrix(teacher, student), *_labels(labels), *_optional_vector(weight),
+        *matrix_arguments(student), *_optional_matrix(teacher, student), *label_arguments(labels), *vector_arguments(weight),
         row_stats.numpy(), np.float32(alpha), np.float32(temperature), np.float32(label_smoothing), flat_view(grad),
     )  # fmt: skip
     return grad
 
 
-def _matrix(tensor: Tensor) -> tuple[np.ndarray, int]:
+def matrix_arguments(tensor: Tensor) -> tuple[np.ndarray, int]:
+    """A matrix as its memory and row stride."""
     tensor = tensor if tensor.stride(1) == 1 else tensor.contiguous()
     return flat_view(tensor), tensor.stride(0)
 
@@ -72,25 +75,27 @@ def _matrix(tensor: Tensor) -> tuple[np.ndarray, int]:
 def _optional_matrix(tensor: Tensor | None, stand_in: Tensor) -> tuple[bool, np.ndarray, int]:
     if tensor is None:  # an empty array of a type that is compiled anyway
         return False, flat_view(stand_in)[:0], 0
-    return True, *_matrix(tensor)
+    return True, *matrix_arguments(tensor)
 
 
-def _optional_vector(tensor: Tensor | None) -> tuple[bool, np.ndarray]:
+def vector_arguments(tensor: Tensor | None) -> tuple[bool, np.ndarray]:
+    """Whether there is a vector, and its values as float32."""
     if tensor is None:
         return False, np.empty(0, np.float32)
     return True, tensor.detach().float().contiguous().numpy()
 
 
-def _labels(labels: Tensor) -> tuple[np.ndarray, bool, np.ndarray, int]:
+def label_arguments(labels: Tensor) -> tuple[np.ndarray, bool, np.ndarray, int]:
     """Hard labels as int64, and soft ones as a matrix of their own dtype (float64 as float32)."""
     if labels.dim() == 1:
         return labels.long().contiguous().numpy(), False, np.empty(0, np.float32), 0
     labels = labels.float() if labels.dtype == torch.float64 else labels
-    return labels.argmax(1).numpy(), True, *_matrix(labels)
+    return labels.argmax(1).numpy(), True, *matrix_arguments(labels)
 
 
 @jit(REDUCTION)
-def _max(z, first, last):
+def row_max(z, first, last):
+    """Maximum of z[first:last], NaN if one is, -inf if there is none."""
     result = np.float32(-np.inf)
     for j in range(first, last):
         result = maximum(result, load(z, j))
@@ -106,7 +111,8 @@ def _max_scaled(z, start, columns, scale):
 
 
 @jit(REDUCTION)
-def _sum(z, start, columns):
+def row_sum(z, start, columns):
+    """Sum of z[start : start + columns]."""
     total = _ZERO
     for j in range(start, start + columns):
         total += load(z, j)
@@ -114,16 +120,17 @@ def _sum(z, start, columns):
 
 
 @jit(REDUCTION)
-def _sum_exp(z, start, columns, top):
+def sum_exp(z, start, columns, top, inv_t):
+    """Sum of exp((z - top) / T)."""
     total = _ZERO
     for j in range(start, start + columns):
-        total += exp(load(z, j) - top)
+        total += exp((load(z, j) - top) * inv_t)
     return total
 
 
 @jit(REDUCTION)
 def _std(z, start, columns):
-    mean = _sum(z, start, columns) / np.float32(columns)
+    mean = row_sum(z, start, columns) / np.float32(columns)
     total = _ZERO
     for j in range(start, start + columns):
         deviation = load(z, j) - mean
@@ -179,24 +186,25 @@ def _soft_distance(z, start, q, q_start, columns, top, inv_sum):
 
 
 @jit(STRICT)
-def _cross_entropy(zs, s, columns, y, top, sum_exp, soft, q, q_start, mass, smoothing):
+def cross_entropy(zs, s, columns, y, top, total, soft, q, q_start, mass, smoothing):
     """sum_j q'_j * (lse - z_j) with smoothed targets q'; everything relative to the row's maximum."""
-    log_sum = np.log(sum_exp)
+    log_sum = np.log(total)
     if soft:
         loss = mass * log_sum - _dot(q, q_start, zs, s, columns, top)
     else:
         loss = log_sum - (load(zs, s + y) - top)
     if smoothing > _ZERO:
-        mean = _sum(zs, s, columns) / np.float32(columns) - top
+        mean = row_sum(zs, s, columns) / np.float32(columns) - top
         loss = (_ONE - smoothing) * loss + smoothing * (log_sum - mean)
     return loss
 
 
 @jit(STRICT)
-def _row_training_stats(zs, s, columns, y, top, inv_sum, soft, q, q_start, stats, i):
+def row_training_stats(zs, s, columns, y, top, inv_sum, soft, q, q_start, stats, i):
+    """Write correct, p_y, margin and el2n of row i."""
     z_y = load(zs, s + y)
-    best_before = _max(zs, s, s + y)
-    best_after = _max(zs, s + y + 1, s + columns)
+    best_before = row_max(zs, s, s + y)
+    best_after = row_max(zs, s + y + 1, s + columns)
     stats[0, i] = _ONE if z_y > best_before and z_y >= best_after or y == 0 and z_y >= best_after else _ZERO
     stats[1, i] = exp(z_y - top) * inv_sum
     stats[2, i] = z_y - maximum(best_before, best_after)
@@ -218,8 +226,8 @@ def _forward_rows(
     for i in range(first, last):
         s, t, r = i * stride_s, i * stride_t, i * stride_q
         y = hard[i]
-        top_s = _max(zs, s, s + columns)
-        mass = _sum(q, r, columns) if soft else _ONE
+        top_s = row_max(zs, s, s + columns)
+        mass = row_sum(q, r, columns) if soft else _ONE
         top_t, scale, sum_s, sum_t, cross = _ZERO, _ONE, _ONE, _ONE, _ZERO
         if has_teacher:
             if has_scale:
@@ -227,10 +235,10 @@ def _forward_rows(
                 scale = s_y / _std(zt, t, columns)
                 top_t = _max_scaled(zt, t, columns, scale)
             else:
-                top_t = _max(zt, t, t + columns)
+                top_t = row_max(zt, t, t + columns)
             sum_s, sum_t, cross = _kd_sums(zs, s, zt, t, columns, top_s, top_t, scale, inv_t)
-        sum_1 = sum_s if has_teacher and temperature == _ONE else _sum_exp(zs, s, columns, top_s)
-        value = _cross_entropy(zs, s, columns, y, top_s, sum_1, soft, q, r, mass, smoothing)
+        sum_1 = sum_s if has_teacher and temperature == _ONE else sum_exp(zs, s, columns, top_s, _ONE)
+        value = cross_entropy(zs, s, columns, y, top_s, sum_1, soft, q, r, mass, smoothing)
         if smoothing > _ZERO:  # smoothing gives every class a share e/C, whatever the label's own mass
             mass = (_ONE - smoothing) * mass + smoothing
         if has_teacher:
@@ -245,7 +253,7 @@ def _forward_rows(
         row_stats[5, i] = scale
         row_stats[6, i] = mass
         if want_stats:
-            _row_training_stats(zs, s, columns, y, top_s, _ONE / sum_1, soft, q, r, stats, i)
+            row_training_stats(zs, s, columns, y, top_s, _ONE / sum_1, soft, q, r, stats, i)
 
 
 @jit(STRICT)

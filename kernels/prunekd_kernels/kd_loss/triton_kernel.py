@@ -12,6 +12,17 @@ import triton.language as tl
 from torch import Tensor
 
 from .._launch import blocks, device_guard, tiling, unit_columns
+from .._triton_blocks import (
+    add_soft_label,
+    add_student,
+    add_teacher,
+    cross_entropy,
+    finite_base,
+    label_part,
+    read_label,
+    read_scalar,
+    store_training_stats,
+)
 
 ROW_STATS = 7  # max_s, 1/sum_1, 1/sum_T, max_t (after scaling), 1/sum_t, scale of the teacher's row, mass of the label
 
@@ -85,22 +96,6 @@ def backward(
 
 
 @triton.jit
-def _read(value, IS_TENSOR: tl.constexpr):
-    """A scalar argument, which may live on the device."""
-    if IS_TENSOR:
-        result = tl.load(value).to(tl.float32)
-    else:
-        result = value
-    return result
-
-
-@triton.jit
-def _finite_base(top):
-    """What to subtract from a row: its maximum, or 0 where nothing but -inf was seen (-inf - -inf would be NaN)."""
-    return tl.where(top == float("-inf"), 0.0, top)
-
-
-@triton.jit
 def _teacher_scale(zt, labels, class_scale, start_t, start_q, y, row_ok, columns, SOFT: tl.constexpr,
                    ROWS: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
     """s_y / std(z_t) per row: unbiased std over classes, block by block with Chan's merging of mean and M2."""
@@ -128,34 +123,6 @@ def _teacher_scale(zt, labels, class_scale, start_t, start_q, y, row_ok, columns
 
 
 @triton.jit
-def _training_stats(zs, labels, start_s, start_q, y, top, inv_sum, row_ok, columns, SOFT: tl.constexpr,
-                    ROWS: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    """correct, p_y, margin, el2n; a second walk along the student's row, which the first has left in cache."""
-    best_before = tl.full((ROWS,), float("-inf"), tl.float32)
-    best_after = tl.full((ROWS,), float("-inf"), tl.float32)
-    rest = tl.zeros((ROWS,), tl.float32)
-    squares = tl.zeros((ROWS,), tl.float32)
-    for first in range(0, columns, BLOCK):
-        j = first + tl.arange(0, BLOCK)[None, :]
-        ok = row_ok[:, None] & (j < columns)
-        z = tl.load(zs + start_s[:, None] + j, mask=ok, other=float("-inf")).to(tl.float32)
-        best_before = tl.maximum(best_before, tl.max(tl.where(j < y[:, None], z, float("-inf")), axis=1))
-        best_after = tl.maximum(best_after, tl.max(tl.where(j > y[:, None], z, float("-inf")), axis=1))
-        p = tl.where(ok, tl.exp(z - top[:, None]) * inv_sum[:, None], 0.0)
-        if SOFT:
-            difference = p - tl.load(labels + start_q[:, None] + j, mask=ok, other=0.0).to(tl.float32)
-            squares += tl.sum(difference * difference, axis=1)
-        else:  # 1 - p_y as the sum of the others: no cancellation when the student is nearly sure
-            p = tl.where(j == y[:, None], 0.0, p)
-            rest += tl.sum(p, axis=1)
-            squares += tl.sum(p * p, axis=1)
-    z_y = tl.load(zs + start_s + y, mask=row_ok, other=0.0).to(tl.float32)
-    correct = ((z_y > best_before) | (y == 0)) & (z_y >= best_after)
-    margin = z_y - tl.maximum(best_before, best_after)
-    return correct.to(tl.float32), tl.exp(z_y - top) * inv_sum, margin, tl.sqrt(squares + rest * rest)
-
-
-@triton.jit
 def _forward_kernel(
     zs, stride_s, zt, stride_t, labels, stride_q, weight, class_scale, alpha, temperature, smoothing,
     loss, row_stats, stats, rows, columns,
@@ -166,15 +133,13 @@ def _forward_kernel(
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     row_ok = row < rows
     start_s, start_t, start_q = row * stride_s, row * stride_t, row * stride_q
-    a = _read(alpha, ALPHA_TENSOR)
-    t = _read(temperature, TEMPERATURE_TENSOR)
+    a = read_scalar(alpha, ALPHA_TENSOR)
+    t = read_scalar(temperature, TEMPERATURE_TENSOR)
     inv_t = 1.0 / t
     y = tl.zeros((ROWS,), tl.int64)
     known = row_ok
     if not SOFT:
-        y = tl.load(labels + row, mask=row_ok, other=0).to(tl.int64)
-        known = (y >= 0) & (y < columns)  # an unknown label must not become an address; its row turns NaN below
-        y = tl.where(known, y, 0)
+        y, known = read_label(labels, row, row_ok, columns)
     scale = tl.full((ROWS,), 1.0, tl.float32)
     if HAS_SCALE:
         scale = _teacher_scale(zt, labels, class_scale, start_t, start_q, y, row_ok, columns, SOFT, ROWS, BLOCK)
@@ -193,54 +158,25 @@ def _forward_kernel(
         j = first + tl.arange(0, BLOCK)[None, :]
         ok = row_ok[:, None] & (j < columns)
         z = tl.load(zs + start_s[:, None] + j, mask=ok, other=float("-inf")).to(tl.float32)
-        sum_z += tl.sum(tl.where(ok, z, 0.0), axis=1)
-        before_s = _finite_base(top_s)
-        new_top = tl.maximum(top_s, tl.max(z, axis=1))
-        base_s = _finite_base(new_top)
-        d_s = z - base_s[:, None]
-        sum_1 = sum_1 * tl.exp(top_s - base_s) + tl.sum(tl.exp(d_s), axis=1)
+        d_s, before, base, top_s, sum_1, sum_s, sum_z = add_student(z, ok, top_s, sum_1, sum_s, sum_z, inv_t)
         if SOFT:
             q = tl.load(labels + start_q[:, None] + j, mask=ok, other=0.0).to(tl.float32)
-            dot += mass * (before_s - base_s) + tl.sum(tl.where(ok, q * d_s, 0.0), axis=1)
-            mass += tl.sum(q, axis=1)
-            if WANT_STATS:
-                q = tl.where(ok, q, float("-inf"))
-                block_best = tl.max(q, axis=1)
-                y = tl.where(block_best > best_q, first + tl.argmax(q, axis=1), y)
-                best_q = tl.maximum(best_q, block_best)
+            mass, dot, y, best_q = add_soft_label(q, d_s, ok, first, before, base, mass, dot, y, best_q)
         if HAS_TEACHER:
             w = tl.load(zt + start_t[:, None] + j, mask=ok, other=0.0).to(tl.float32)
             w = tl.where(ok, w * scale[:, None], float("-inf"))
-            before_t = _finite_base(top_t)
-            new_top_t = tl.maximum(top_t, tl.max(w, axis=1))
-            base_t = _finite_base(new_top_t)
-            d_t = w - base_t[:, None]
-            e_t = tl.exp(d_t * inv_t)
-            sum_s = sum_s * tl.exp((top_s - base_s) * inv_t) + tl.sum(tl.exp(d_s * inv_t), axis=1)
-            shrink = tl.exp((top_t - base_t) * inv_t)
-            cross = shrink * (cross + sum_t * ((before_t - base_t) - (before_s - base_s)))
-            # a class that the teacher rules out (-inf) adds nothing, as in PyTorch's xlogy
-            cross += tl.sum(tl.where(e_t == 0.0, 0.0, e_t * d_t) - tl.where(ok, e_t * d_s, 0.0), axis=1)
-            sum_t = sum_t * shrink + tl.sum(e_t, axis=1)
-            top_t = new_top_t
-        top_s = new_top
+            top_t, sum_t, cross = add_teacher(w, d_s, ok, before, base, top_t, sum_t, cross, inv_t)
 
     nan = float("nan")
     sum_1 = tl.where(top_s == float("-inf"), nan, sum_1)  # a row of nothing but -inf has no softmax
-    top_s = _finite_base(top_s)
-    log_sum = tl.log(sum_1)
-    if SOFT:
-        value = mass * log_sum - dot
-    else:
-        z_y = tl.load(zs + start_s + y, mask=row_ok, other=0.0).to(tl.float32)
-        value = log_sum - (z_y - top_s)
-        mass = tl.where(known, 1.0, nan)
-    spread = tl.where(smoothing > 0.0, log_sum - (sum_z / columns - top_s), 0.0)  # no 0 * inf when it is off
-    value = (1.0 - smoothing) * value + smoothing * spread
-    mass = (1.0 - smoothing) * mass + smoothing
+    top_s = finite_base(top_s)
+    value, mass = cross_entropy(
+        zs, start_s, y, row_ok, columns, top_s, sum_1, sum_z, mass, dot, smoothing, SOFT
+    )
+    mass = tl.where(known, mass, nan)  # a label that is no class makes its row's gradient NaN
     if HAS_TEACHER:
         sum_t = tl.where(top_t == float("-inf"), nan, sum_t)
-        top_t = _finite_base(top_t)
+        top_t = finite_base(top_t)
         divergence = cross / sum_t * inv_t - tl.log(sum_t) + tl.log(sum_s)
         value = (1.0 - a) * value + a * t * t * divergence
     if HAS_WEIGHT:
@@ -254,13 +190,9 @@ def _forward_kernel(
     tl.store(row_stats + 5 * rows + row, scale, mask=row_ok)
     tl.store(row_stats + 6 * rows + row, mass, mask=row_ok)
     if WANT_STATS:
-        correct, p_y, margin, el2n = _training_stats(
-            zs, labels, start_s, start_q, y, top_s, 1.0 / sum_1, row_ok, columns, SOFT, ROWS, BLOCK
+        store_training_stats(
+            stats, rows, row, zs, labels, start_s, start_q, y, top_s, 1.0 / sum_1, row_ok, columns, SOFT, ROWS, BLOCK
         )
-        tl.store(stats + row, correct, mask=row_ok)
-        tl.store(stats + rows + row, p_y, mask=row_ok)
-        tl.store(stats + 2 * rows + row, margin, mask=row_ok)
-        tl.store(stats + 3 * rows + row, el2n, mask=row_ok)
 
 
 @triton.jit
@@ -279,8 +211,8 @@ def _backward_kernel(
         upstream = upstream * tl.load(weight + row, mask=row_ok, other=0.0).to(tl.float32)
     ce = upstream
     if HAS_TEACHER:
-        a = _read(alpha, ALPHA_TENSOR)
-        t = _read(temperature, TEMPERATURE_TENSOR)
+        a = read_scalar(alpha, ALPHA_TENSOR)
+        t = read_scalar(temperature, TEMPERATURE_TENSOR)
         inv_t = 1.0 / t
         ce = upstream * (1.0 - a)
         kd = upstream * a * t
@@ -297,10 +229,8 @@ def _backward_kernel(
         w = tl.load(zt + (row * stride_t)[:, None] + j, mask=ok, other=0.0).to(tl.float32) * scale[:, None]
         value += (kd * inv_s)[:, None] * tl.exp(d_s * inv_t)
         value -= (kd * inv_sum_t)[:, None] * tl.exp((w - top_t[:, None]) * inv_t)
-    if SOFT:
-        q = tl.load(labels + (row * stride_q)[:, None] + j, mask=ok, other=0.0).to(tl.float32)
-    else:
+    y = row
+    if not SOFT:
         y = tl.load(labels + row, mask=row_ok, other=-1).to(tl.int64)
-        q = tl.where(j == y[:, None], 1.0, 0.0)
-    value -= ce[:, None] * ((1.0 - smoothing) * q + smoothing / columns)
+    value -= ce[:, None] * label_part(labels, row * stride_q, y, j, ok, smoothing, columns, SOFT)
     tl.store(grad + (row * columns)[:, None] + j, value.to(grad.dtype.element_ty), mask=ok)

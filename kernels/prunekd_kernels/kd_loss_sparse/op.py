@@ -1,0 +1,121 @@
+"""`kd_loss_sparse` as a pair of registered operators."""
+
+# mypy: disallow-untyped-defs=False
+
+import torch
+from torch import Tensor
+
+from .._checks import check_index_values
+from .._scalars import as_floats, as_kernel_arguments
+
+ROW_STATS = 9
+
+
+@torch.library.custom_op("prunekd::kd_loss_sparse", mutates_args=())
+def kd_loss_sparse_op(
+    student: Tensor,
+    topk_ids: Tensor,
+    topk_logits: Tensor,
+    logsumexp: Tensor | None,
+    labels: Tensor,
+    weight: Tensor | None,
+    scale: Tensor | None,
+    alpha_tensor: Tensor | None,
+    temperature_tensor: Tensor | None,
+    alpha: float,
+    temperature: float,
+    label_smoothing: float,
+    want_stats: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return loss (B,), row statistics for backward (ROW_STATS, B), training statistics (4, B) or (4, 0); float32.
+
+    With `logsumexp` the missing mass is spread, without it the top K are renormalised; `scale` (B,) multiplies the
+    teacher's row. `alpha_tensor` and `temperature_tensor`, where given, take the place of the numbers; `backend` is
+    "numba" or "triton".
+    """
+    check_index_values("labels", labels, student.shape[1])
+    check_index_values("topk_ids", topk_ids, student.shape[1])
+    if backend == "numba":
+        from . import numba_kernel
+
+        a, t = as_floats(alpha, alpha_tensor, temperature, temperature_tensor)
+        return numba_kernel.forward(
+            student, topk_ids, topk_logits, logsumexp, labels, weight, scale, a, t, label_smoothing, want_stats
+        )
+    from . import triton_kernel
+
+    a_arg, t_arg = as_kernel_arguments(alpha, alpha_tensor, temperature, temperature_tensor)
+    return triton_kernel.forward(
+        student, topk_ids, topk_logits, logsumexp, labels, weight, scale, a_arg, t_arg, label_smoothing, want_stats
+    )
+
+
+@kd_loss_sparse_op.register_fake
+def _fake_forward(
+    student, topk_ids, topk_logits, logsumexp, labels, weight, scale, alpha_tensor, temperature_tensor, alpha,
+    temperature, label_smoothing, want_stats, backend,
+):  # fmt: skip
+    rows = student.shape[0]
+    return (
+        student.new_empty(rows, dtype=torch.float32),
+        student.new_empty((ROW_STATS, rows), dtype=torch.float32),
+        student.new_empty((4, rows if want_stats else 0), dtype=torch.float32),
+    )
+
+
+@torch.library.custom_op("prunekd::kd_loss_sparse_backward", mutates_args=())
+def kd_loss_sparse_backward_op(
+    grad_loss: Tensor,
+    student: Tensor,
+    topk_ids: Tensor,
+    topk_logits: Tensor,
+    labels: Tensor,
+    weight: Tensor | None,
+    row_stats: Tensor,
+    alpha_tensor: Tensor | None,
+    temperature_tensor: Tensor | None,
+    alpha: float,
+    temperature: float,
+    label_smoothing: float,
+    backend: str,
+) -> Tensor:
+    """Return the gradient (B, C) by the student's logits, in their dtype, contiguous."""
+    if backend == "numba":
+        from . import numba_kernel
+
+        a, t = as_floats(alpha, alpha_tensor, temperature, temperature_tensor)
+        return numba_kernel.backward(
+            grad_loss, student, topk_ids, topk_logits, labels, weight, row_stats, a, t, label_smoothing
+        )
+    from . import triton_kernel
+
+    a_arg, t_arg = as_kernel_arguments(alpha, alpha_tensor, temperature, temperature_tensor)
+    return triton_kernel.backward(
+        grad_loss, student, topk_ids, topk_logits, labels, weight, row_stats, a_arg, t_arg, label_smoothing
+    )
+
+
+@kd_loss_sparse_backward_op.register_fake
+def _fake_backward(grad_loss, student, *_):
+    return student.new_empty(student.shape)
+
+
+def _setup_context(ctx, inputs, output):
+    student, topk_ids, topk_logits, _, labels, weight, _, alpha_tensor, temperature_tensor, *numbers = inputs
+    _, row_stats, stats = output
+    ctx.save_for_backward(
+        student, topk_ids, topk_logits, labels, weight, row_stats, alpha_tensor, temperature_tensor
+    )
+    ctx.alpha, ctx.temperature, ctx.label_smoothing, _, ctx.backend = numbers
+    ctx.mark_non_differentiable(row_stats, stats)
+
+
+def _backward(ctx, grad_loss, *_):
+    grad = kd_loss_sparse_backward_op(
+        grad_loss, *ctx.saved_tensors, ctx.alpha, ctx.temperature, ctx.label_smoothing, ctx.backend
+    )
+    return grad, *[None] * 13
+
+
+kd_loss_sparse_op.register_autograd(_backward, setup_context=_setup_context)
