@@ -47,6 +47,8 @@ class Verbs(click.Group):
             return super().invoke(ctx)
         try:
             return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort):
+            raise  # click's own signals, which are RuntimeErrors too
         except ValueError as error:
             raise _Failure(str(error), 2) from error
         except (OSError, RuntimeError) as error:
