@@ -15,6 +15,7 @@ from ._stats import KDStats
 from .kd_loss import kd_loss
 from .kd_loss_sparse import kd_loss_sparse
 from .normalize import normalize
+from .teacher_head_kd import teacher_head_kd
 
 __all__ = [
     "BackendUnavailableError",
@@ -25,4 +26,5 @@ __all__ = [
     "kd_loss_sparse",
     "normalize",
     "resolve_backend",
+    "teacher_head_kd",
 ]

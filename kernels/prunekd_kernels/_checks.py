@@ -1,4 +1,4 @@
-"""Argument checks shared by the losses: shapes and dtypes at the call, values only where that costs no synchronisation."""
+"""Argument checks shared by the losses: shapes and dtypes at the call, values where that costs no sync."""
 
 import torch
 from torch import Tensor
@@ -20,7 +20,9 @@ def check_labels(labels: Tensor, like: Tensor) -> None:
     """Raise ValueError unless `labels` is (B,) int32 or int64, or (B, C) floating, for logits `like` (B, C)."""
     if labels.dim() == 1:
         if labels.dtype not in _LABEL_DTYPES:
-            raise ValueError(f"labels have dtype {labels.dtype}; expected int32 or int64 (or soft labels (B, C), floating)")
+            raise ValueError(
+                f"labels have dtype {labels.dtype}; expected int32 or int64 (or soft labels (B, C), floating)"
+            )
         check_rows("labels", labels, like)
     elif labels.shape != like.shape or not labels.dtype.is_floating_point:
         raise ValueError(
@@ -55,7 +57,7 @@ def check_device(name: str, tensor: Tensor, like: Tensor) -> None:
 
 
 def check_scalars(alpha: float | Tensor, temperature: float | Tensor, label_smoothing: float) -> None:
-    """Raise ValueError for numbers out of range; 0-d tensors are only checked for shape, as reading one would synchronise."""
+    """Raise ValueError for numbers out of range; of a 0-d tensor only the shape is checked (no sync)."""
     for name, value in (("alpha", alpha), ("temperature", temperature)):
         if isinstance(value, Tensor) and value.dim() != 0:
             raise ValueError(f"{name} has shape {tuple(value.shape)}; expected a number or a 0-d tensor")

@@ -1,4 +1,4 @@
-"""What every Triton launcher shares: the device guard, tile sizes and argument preparation. Imports no Triton itself."""
+"""What every Triton launcher shares: the device guard, tile sizes, arguments. Imports no Triton itself."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple

@@ -4,6 +4,8 @@ Fast-math is chosen flag by flag. Reductions may be reassociated (that is what l
 `nnan` nor `ninf` is ever set, so NaN and infinite logits travel through as IEEE says and as PyTorch does.
 """
 
+# mypy: disallow-untyped-defs=False, disable-error-code="call-arg,import-untyped"
+
 from collections.abc import Callable
 from typing import Any
 
@@ -19,15 +21,20 @@ REDUCTION = {"contract", "reassoc", "nsz"}
 
 _LOG2E = np.float32(1.4426950408889634)
 _LN2 = np.float32(0.6931471805599453)
-_SHIFT = np.float32(12582912.0 + 127.0)  # adding 1.5 * 2^23 leaves the nearest integer in the low mantissa bits, here biased
+_SHIFT = np.float32(
+    12582912.0 + 127.0
+)  # adding 1.5 * 2^23 leaves the nearest integer in the low mantissa bits, here biased
 _SMALLEST = np.float32(-87.0)  # a little below this exp(x) is under the smallest normal float32
 
 
 def jit(flags: set[str]) -> Callable[[Callable[..., Any]], Any]:
-    """Compile without the GIL, cached on disk where some cache folder can be written and in memory where none can."""
+    """Compile without the GIL, cached on disk where some cache folder can be written and in memory where none can.
+
+    Numba's cache notices a change of the function's own file alone: who edits this module deletes `__pycache__`.
+    """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        options = {"nogil": True, "fastmath": flags, "error_model": "numpy"}
+        options: dict[str, Any] = {"nogil": True, "fastmath": flags, "error_model": "numpy"}
         try:
             return numba.njit(cache=True, **options)(function)
         except RuntimeError:  # numba: "no locator available for file"
@@ -143,9 +150,9 @@ def _store(array, index, value):
 def exp(x: np.float32) -> np.float32:
     """e**x for x <= 88, relative error below 4e-7 (with FMA; 1e-6 near 0 without); 0 below -87; NaN stays NaN.
 
-    x = n ln 2 + r, a polynomial of degree 5 in r (minimax but for e**0 = 1), and n put into the exponent bits. There is no
-    branch and no call, so LLVM vectorises it, which it does not do with the C library's. Never reassociated: the rounding
-    to n would be optimised away. One float32 for ln 2 is enough, since it happens to be right to 2e-9.
+    x = n ln 2 + r, a polynomial of degree 5 in r (minimax but for e**0 = 1), and n put into the exponent bits. There is
+    no branch and no call, so LLVM vectorises it, which it does not do with the C library's. Never reassociated: the
+    rounding to n would be optimised away. One float32 for ln 2 is enough, since it happens to be right to 2e-9.
     """
     shifted = x * _LOG2E + _SHIFT
     r = x - (shifted - _SHIFT) * _LN2

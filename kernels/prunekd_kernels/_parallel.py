@@ -1,13 +1,15 @@
 """Row-parallel execution of compiled functions on PyTorch's own threads.
 
-Why not Numba's `prange`: its default threading layer ends the process when two Python threads enter it at once (a reader
-thread normalising a batch while the trainer computes a loss), and its OpenMP layer does after a fork (a DataLoader
-worker). Why not a thread pool: OpenMP's workers spin for milliseconds after each PyTorch operation, waiting for the next,
-and a pool's threads then share the cores with them (measured: half the speed on 2 cores).
+Why not Numba's `prange`: its default threading layer ends the process when two Python threads enter it at once (a
+reader thread normalising a batch while the trainer computes a loss), and its OpenMP layer does after a fork (a
+DataLoader worker). Why not a thread pool: OpenMP's workers spin for milliseconds after each PyTorch operation, waiting
+for the next, and a pool's threads then share the cores with them (measured: half the speed on 2 cores).
 
 So a parallel region is opened in the OpenMP runtime that PyTorch has loaded (`GOMP_parallel`, which GCC's, LLVM's and
 Intel's runtimes export on Linux), and obeys `torch.set_num_threads`. Where there is none, a thread pool does the work.
 """
+
+# mypy: disallow-untyped-defs=False, disable-error-code="call-arg,import-untyped"
 
 import ctypes
 import os
@@ -29,7 +31,7 @@ _BYTES = ir.IntType(8).as_pointer()
 
 
 def run_rows(kernel: Any, num_rows: int, num_columns: int, *args: Any) -> None:
-    """Call `kernel(first, last, *args)` over [0, num_rows) in contiguous chunks, on up to `torch.get_num_threads()` threads.
+    """Call `kernel(first, last, *args)` over [0, num_rows) in chunks, on up to `torch.get_num_threads()` threads.
 
     Args:
         kernel: a function compiled by `_numba_math.jit`; what it returns or raises is lost in all threads but one.
@@ -79,7 +81,7 @@ def _run_in_team(kernel, args, num_rows, team, gomp_parallel, omp_get_thread_num
 
 @intrinsic
 def _open_region(typingctx, kernel, args, num_rows, team, gomp_parallel, omp_get_thread_num, omp_get_num_threads):
-    """GOMP_parallel(body, &packed, team, 0), where body(packed) finds its thread's share of the rows and calls `kernel`.
+    """GOMP_parallel(body, &packed, team, 0), where body(packed) calls `kernel` with its thread's share of the rows.
 
     The addresses are arguments rather than constants so that the compiled code can be cached on disk.
     """

@@ -7,7 +7,7 @@ from torch import Tensor
 def split(value: float | Tensor, device: torch.device) -> tuple[Tensor | None, float]:
     """Return (tensor, number) for an operator with one argument for each; the number is unused if there is a tensor.
 
-    Under `torch.compile` a number becomes a tensor by a multiplication: that is an operation which the compiler can keep
+    Under `torch.compile` a number becomes a tensor by a multiplication: an operation which the compiler can keep
     symbolic, so a changed number costs no recompilation (PyTorch itself compiles once more at the first change).
     """
     if isinstance(value, Tensor):

@@ -1,7 +1,7 @@
 """Steps that the Triton kernels share: online softmax over blocks of a row's columns, cross entropy, statistics.
 
-Rows are (ROWS,) vectors and blocks (ROWS, BLOCK) tiles; `ok` masks columns beyond the row's end. Sums over a row are kept
-relative to the largest value so far, the "base", and rescaled when it grows. Nothing here silences NaN or infinities.
+Rows are (ROWS,) vectors and blocks (ROWS, BLOCK) tiles; `ok` masks columns beyond the row's end. Sums over a row are
+kept relative to the largest value so far, the "base", and rescaled when it grows. Nothing here silences NaN or infinities.
 """
 
 # mypy: disallow-untyped-defs=False
@@ -95,6 +95,26 @@ def label_part(labels, start, y, j, ok, smoothing, columns, SOFT: tl.constexpr):
     else:
         q = tl.where(j == y[:, None], 1.0, 0.0)
     return (1.0 - smoothing) * q + smoothing / columns
+
+
+@triton.jit
+def student_gradient(z, q, ce, row_stats, rows, row, row_ok):
+    """The cross entropy's gradient at logits z with targets q, and z relative to its row's base."""
+    d = z - tl.load(row_stats + row, mask=row_ok, other=0.0)[:, None]
+    inv_sum = tl.load(row_stats + rows + row, mask=row_ok, other=0.0)
+    mass = tl.load(row_stats + 6 * rows + row, mask=row_ok, other=0.0)
+    return (ce * mass * inv_sum)[:, None] * tl.exp(d) - ce[:, None] * q, d
+
+
+@triton.jit
+def teacher_gradient(d, w, kd, inv_t, row_stats, rows, row, row_ok):
+    """The divergence's gradient, from the student's logits relative to their base and the teacher's logits w."""
+    inv_s = tl.load(row_stats + 2 * rows + row, mask=row_ok, other=0.0)
+    top_t = tl.load(row_stats + 3 * rows + row, mask=row_ok, other=0.0)
+    inv_t_sum = tl.load(row_stats + 4 * rows + row, mask=row_ok, other=0.0)
+    scale = tl.load(row_stats + 5 * rows + row, mask=row_ok, other=0.0)
+    e_t = tl.exp((w * scale[:, None] - top_t[:, None]) * inv_t)
+    return (kd * inv_s)[:, None] * tl.exp(d * inv_t) - (kd * inv_t_sum)[:, None] * e_t
 
 
 @triton.jit

@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 
 from .._backends import Backend, resolved_name
-from .._checks import check_classes, check_device, check_index_values, check_labels, check_logits, check_rows, check_scalars
+from .._checks import (
+    check_classes,
+    check_device,
+    check_index_values,
+    check_labels,
+    check_logits,
+    check_rows,
+    check_scalars,
+)
 from .._scalars import split
 from .._stats import KDStats, reference_stats, unpack_stats
 from .op import kd_loss_op

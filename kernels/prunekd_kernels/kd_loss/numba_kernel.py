@@ -54,14 +54,18 @@ def backward(
     alpha: float,
     temperature: float,
     label_smoothing: float,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """Return the gradient of sum(grad_loss * loss) by the student's logits, (B, C) in their dtype, contiguous."""
+    """Return the gradient of sum(grad_loss * loss) by the student's logits, (B, C) in their dtype, contiguous.
+
+    It is written to `out` if that is given.
+    """
     rows, columns = student.shape
-    grad = torch.empty(rows, columns, dtype=student.dtype)
+    grad = torch.empty(rows, columns, dtype=student.dtype) if out is None else out
     run_rows(
         _backward_rows, rows, 3 * columns, columns, grad_loss.float().contiguous().numpy(),
-        *matrix_arguments(student), *_optional_matrix(teacher, student), *label_arguments(labels), *vector_arguments(weight),
-        row_stats.numpy(), np.float32(alpha), np.float32(temperature), np.float32(label_smoothing), flat_view(grad),
+        *matrix_arguments(student), *_optional_matrix(teacher, student), *label_arguments(labels),
+        *vector_arguments(weight), row_stats.numpy(), np.float32(alpha), np.float32(temperature), np.float32(label_smoothing), flat_view(grad),
     )  # fmt: skip
     return grad
 
@@ -205,7 +209,7 @@ def row_training_stats(zs, s, columns, y, top, inv_sum, soft, q, q_start, stats,
     z_y = load(zs, s + y)
     best_before = row_max(zs, s, s + y)
     best_after = row_max(zs, s + y + 1, s + columns)
-    stats[0, i] = _ONE if z_y > best_before and z_y >= best_after or y == 0 and z_y >= best_after else _ZERO
+    stats[0, i] = _ONE if (z_y > best_before and z_y >= best_after) or (y == 0 and z_y >= best_after) else _ZERO
     stats[1, i] = exp(z_y - top) * inv_sum
     stats[2, i] = z_y - maximum(best_before, best_after)
     if soft:

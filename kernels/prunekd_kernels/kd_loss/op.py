@@ -1,5 +1,7 @@
 """`kd_loss` as a pair of registered operators, so that `torch.compile` sees one node and autograd one edge."""
 
+# mypy: disallow-untyped-defs=False
+
 import torch
 from torch import Tensor
 
@@ -26,16 +28,14 @@ def kd_loss_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return loss (B,), row statistics for backward (ROW_STATS, B), training statistics (4, B) or (4, 0); float32.
 
-    `alpha_tensor` and `temperature_tensor`, where given, take the place of the numbers; `backend` is "numba" or "triton".
+    `alpha_tensor` and `temperature_tensor`, where given, replace the numbers; `backend` is "numba" or "triton".
     """
     check_index_values("labels", labels, student.shape[1])
     if backend == "numba":
         from . import numba_kernel
 
         a, t = as_floats(alpha, alpha_tensor, temperature, temperature_tensor)
-        return numba_kernel.forward(
-            student, teacher, labels, weight, class_scale, a, t, label_smoothing, want_stats
-        )
+        return numba_kernel.forward(student, teacher, labels, weight, class_scale, a, t, label_smoothing, want_stats)
     from . import triton_kernel
 
     a_arg, t_arg = as_kernel_arguments(alpha, alpha_tensor, temperature, temperature_tensor)

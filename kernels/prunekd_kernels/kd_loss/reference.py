@@ -1,4 +1,4 @@
-"""`kd_loss` in plain PyTorch: the definition, the oracle of the tests, and the "torch" backend (any device, float64)."""
+"""`kd_loss` in plain PyTorch: the definition, the oracle of the tests, the "torch" backend (any device, float64)."""
 
 import torch
 import torch.nn.functional as F

@@ -22,6 +22,8 @@ from .._triton_blocks import (
     read_label,
     read_scalar,
     store_training_stats,
+    student_gradient,
+    teacher_gradient,
 )
 
 ROW_STATS = 7  # max_s, 1/sum_1, 1/sum_T, max_t (after scaling), 1/sum_t, scale of the teacher's row, mass of the label
@@ -57,7 +59,8 @@ def forward(
             alpha, temperature, label_smoothing, loss, row_stats, stats, rows, columns,
             HAS_TEACHER=teacher is not None, SOFT=soft, HAS_WEIGHT=weight is not None,
             HAS_SCALE=class_scale is not None, WANT_STATS=want_stats, ALPHA_TENSOR=isinstance(alpha, Tensor),
-            TEMPERATURE_TENSOR=isinstance(temperature, Tensor), ROWS=tile.rows, BLOCK=tile.columns, num_warps=tile.warps,
+            TEMPERATURE_TENSOR=isinstance(temperature, Tensor), ROWS=tile.rows, BLOCK=tile.columns,
+            num_warps=tile.warps,
         )  # fmt: skip
     return loss, row_stats, stats
 
@@ -170,9 +173,7 @@ def _forward_kernel(
     nan = float("nan")
     sum_1 = tl.where(top_s == float("-inf"), nan, sum_1)  # a row of nothing but -inf has no softmax
     top_s = finite_base(top_s)
-    value, mass = cross_entropy(
-        zs, start_s, y, row_ok, columns, top_s, sum_1, sum_z, mass, dot, smoothing, SOFT
-    )
+    value, mass = cross_entropy(zs, start_s, y, row_ok, columns, top_s, sum_1, sum_z, mass, dot, smoothing, SOFT)
     mass = tl.where(known, mass, nan)  # a label that is no class makes its row's gradient NaN
     if HAS_TEACHER:
         sum_t = tl.where(top_t == float("-inf"), nan, sum_t)
@@ -209,28 +210,17 @@ def _backward_kernel(
     upstream = tl.load(grad_loss + row, mask=row_ok, other=0.0).to(tl.float32)
     if HAS_WEIGHT:
         upstream = upstream * tl.load(weight + row, mask=row_ok, other=0.0).to(tl.float32)
-    ce = upstream
-    if HAS_TEACHER:
-        a = read_scalar(alpha, ALPHA_TENSOR)
-        t = read_scalar(temperature, TEMPERATURE_TENSOR)
-        inv_t = 1.0 / t
-        ce = upstream * (1.0 - a)
-        kd = upstream * a * t
-    top_s = tl.load(row_stats + row, mask=row_ok, other=0.0)
-    inv_1 = tl.load(row_stats + rows + row, mask=row_ok, other=0.0)
-    mass = tl.load(row_stats + 6 * rows + row, mask=row_ok, other=0.0)
-    d_s = tl.load(zs + (row * stride_s)[:, None] + j, mask=ok, other=0.0).to(tl.float32) - top_s[:, None]
-    value = (ce * mass * inv_1)[:, None] * tl.exp(d_s)
-    if HAS_TEACHER:
-        inv_s = tl.load(row_stats + 2 * rows + row, mask=row_ok, other=0.0)
-        top_t = tl.load(row_stats + 3 * rows + row, mask=row_ok, other=0.0)
-        inv_sum_t = tl.load(row_stats + 4 * rows + row, mask=row_ok, other=0.0)
-        scale = tl.load(row_stats + 5 * rows + row, mask=row_ok, other=0.0)
-        w = tl.load(zt + (row * stride_t)[:, None] + j, mask=ok, other=0.0).to(tl.float32) * scale[:, None]
-        value += (kd * inv_s)[:, None] * tl.exp(d_s * inv_t)
-        value -= (kd * inv_sum_t)[:, None] * tl.exp((w - top_t[:, None]) * inv_t)
     y = row
     if not SOFT:
         y = tl.load(labels + row, mask=row_ok, other=-1).to(tl.int64)
-    value -= ce[:, None] * label_part(labels, row * stride_q, y, j, ok, smoothing, columns, SOFT)
+    q = label_part(labels, row * stride_q, y, j, ok, smoothing, columns, SOFT)
+    z = tl.load(zs + (row * stride_s)[:, None] + j, mask=ok, other=0.0).to(tl.float32)
+    if HAS_TEACHER:
+        a = read_scalar(alpha, ALPHA_TENSOR)
+        t = read_scalar(temperature, TEMPERATURE_TENSOR)
+        w = tl.load(zt + (row * stride_t)[:, None] + j, mask=ok, other=0.0).to(tl.float32)
+        value, d = student_gradient(z, q, upstream * (1.0 - a), row_stats, rows, row, row_ok)
+        value += teacher_gradient(d, w, upstream * a * t, 1.0 / t, row_stats, rows, row, row_ok)
+    else:
+        value, d = student_gradient(z, q, upstream, row_stats, rows, row, row_ok)
     tl.store(grad + (row * columns)[:, None] + j, value.to(grad.dtype.element_ty), mask=ok)

@@ -91,8 +91,8 @@ def kd_loss_sparse(
         student_logits: (B, C), as in `kd_loss`.
         topk_ids: (B, K) int16, int32 or int64: distinct classes in [0, C), 1 <= K <= C, in any order.
         topk_logits: (B, K) floating: the teacher's logits (not probabilities) of these classes.
-        logsumexp: (B,) logsumexp(z_t / T) over all C classes, at the temperature given here; residual="spread" needs it,
-            "renormalize" ignores it and takes None.
+        logsumexp: (B,) logsumexp(z_t / T) over all C classes, at the temperature given here; residual="spread" needs
+            it, "renormalize" ignores it and takes None.
         labels, alpha, temperature, label_smoothing, weight, stats, backend: as in `kd_loss`.
         residual: what becomes of the probability outside the top K. "renormalize": the K classes share it in
             proportion, the others get none. "spread": the K keep their own, the others share the rest evenly.

@@ -1,4 +1,4 @@
-"""`kd_loss_sparse` for CPUs, compiled by Numba: `kd_loss`'s loops over the student's row, and K terms for the teacher."""
+"""`kd_loss_sparse` for CPUs, compiled by Numba: `kd_loss`'s loops over the student's row, K terms for the teacher."""
 
 # mypy: disallow-untyped-defs=False
 
@@ -108,7 +108,9 @@ def _forward_rows(
         share = missing / np.float32(max(columns - kept, 1))
         divergence = _ZERO
         if share > _ZERO:  # every class at the even share; the kept ones are corrected below
-            divergence = missing * np.log(share) - share * inv_t * (row_sum(zs, s, columns) - np.float32(columns) * top_s)
+            divergence = missing * np.log(share) - share * inv_t * (
+                row_sum(zs, s, columns) - np.float32(columns) * top_s
+            )
         for k in range(kept):
             log_p = values[i, k] * scale * inv_t - shift - logs
             p = exp(values[i, k] * scale * inv_t - shift) * inv_k

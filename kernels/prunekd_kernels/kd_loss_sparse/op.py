@@ -104,9 +104,7 @@ def _fake_backward(grad_loss, student, *_):
 def _setup_context(ctx, inputs, output):
     student, topk_ids, topk_logits, _, labels, weight, _, alpha_tensor, temperature_tensor, *numbers = inputs
     _, row_stats, stats = output
-    ctx.save_for_backward(
-        student, topk_ids, topk_logits, labels, weight, row_stats, alpha_tensor, temperature_tensor
-    )
+    ctx.save_for_backward(student, topk_ids, topk_logits, labels, weight, row_stats, alpha_tensor, temperature_tensor)
     ctx.alpha, ctx.temperature, ctx.label_smoothing, _, ctx.backend = numbers
     ctx.mark_non_differentiable(row_stats, stats)
 

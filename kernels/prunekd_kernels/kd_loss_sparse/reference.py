@@ -38,7 +38,7 @@ def kd_loss_sparse_reference(
     class_scale: Tensor | None = None,
     teacher_std: Tensor | None = None,
 ) -> Tensor:
-    """Per-sample loss as `kd_loss`'s with the teacher's distribution of `sparse_targets`; float32, or float64 if given."""
+    """`kd_loss`'s per-sample loss with the teacher's distribution of `sparse_targets`; float32, or float64 if given."""
     dtype = torch.float64 if torch.float64 in (student.dtype, topk_logits.dtype) else torch.float32
     student, values = student.to(dtype), topk_logits.detach().to(dtype)
     targets = labels.detach().to(dtype) if labels.dim() == 2 else labels.long()

@@ -159,9 +159,7 @@ def _forward_kernel(
     even = missing * tl.log(share) - share * inv_t * (sum_z - columns * top_s)
     divergence += tl.where(share > 0.0, even, 0.0) + (mass_t + missing) * tl.log(sum_s)
 
-    value, mass = cross_entropy(
-        zs, start_s, y, row_ok, columns, top_s, sum_1, sum_z, mass, dot, smoothing, SOFT
-    )
+    value, mass = cross_entropy(zs, start_s, y, row_ok, columns, top_s, sum_1, sum_z, mass, dot, smoothing, SOFT)
     mass = tl.where(known, mass, nan)
     value = (1.0 - a) * value + a * t * t * divergence
     if HAS_WEIGHT:

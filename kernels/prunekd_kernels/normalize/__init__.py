@@ -11,6 +11,7 @@ from .reference import normalize_reference
 
 __all__ = ["normalize"]
 
+_MAX_CHANNELS = 4
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -26,8 +27,9 @@ def normalize(
     """(images - mean) / std per channel, with an optional left-right mirror per image.
 
     Args:
-        images: (B, H, W, C) uint8. Contiguous memory is read as it is; for a batch (B, C, H, W) in channels-last memory
-            pass `batch.permute(0, 2, 3, 1)`, which is such a view. Anything else is copied first.
+        images: (B, H, W, C) uint8, C from 1 to 4. Contiguous memory is read as it is; for a batch
+            (B, C, H, W) in channels-last memory pass `batch.permute(0, 2, 3, 1)`, which is such a view. Anything else
+            is copied first.
         mean: C numbers in pixel units, 0 to 255: 255 times the [0, 1] ones, e.g. 0.485 * 255.
         std: C positive numbers in pixel units.
         flip: (B,) bool, True where the image is to be mirrored; or None.
@@ -42,8 +44,12 @@ def normalize(
         BackendUnavailableError: `backend` names one that cannot run here.
     """
     if images.dim() != 4 or images.dtype != torch.uint8:
-        raise ValueError(f"images have shape {tuple(images.shape)} and dtype {images.dtype}; expected (B, H, W, C) uint8")
+        raise ValueError(
+            f"images have shape {tuple(images.shape)} and dtype {images.dtype}; expected (B, H, W, C) uint8"
+        )
     channels = images.shape[3]
+    if not 1 <= channels <= _MAX_CHANNELS:
+        raise ValueError(f"images have shape {tuple(images.shape)}, {channels} channels; expected (B, H, W, 1 to 4)")
     if len(mean) != channels or len(std) != channels:
         raise ValueError(
             f"images have {channels} channels in their last dimension, mean {len(mean)} and std {len(std)} entries; "
@@ -53,7 +59,9 @@ def normalize(
         raise ValueError(f"std={list(std)} is below 1: mean and std are in pixel units (multiply [0, 1] ones by 255)")
     if dtype not in _DTYPES:
         raise ValueError(f"dtype={dtype} is not offered; use float32, bfloat16 or float16")
-    if flip is not None and (flip.shape != images.shape[:1] or flip.dtype != torch.bool or flip.device != images.device):
+    if flip is not None and (
+        flip.shape != images.shape[:1] or flip.dtype != torch.bool or flip.device != images.device
+    ):
         raise ValueError(
             f"flip has shape {tuple(flip.shape)}, dtype {flip.dtype} and device {flip.device}; "
             f"expected ({images.shape[0]},) bool on {images.device}"

@@ -1,5 +1,7 @@
 """`normalize` as a registered operator; uint8 pixels carry no gradient, so there is no autograd formula."""
 
+# mypy: disallow-untyped-defs=False
+
 import torch
 from torch import Tensor
 

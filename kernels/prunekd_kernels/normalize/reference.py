@@ -9,7 +9,7 @@ from torch import Tensor
 def normalize_reference(
     images: Tensor, mean: Sequence[float], std: Sequence[float], flip: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
-    """(images - mean) / std of (B, H, W, C) uint8, mirrored left to right where `flip`, as (B, C, H, W) channels-last."""
+    """(images - mean) / std of (B, H, W, C) uint8, mirrored where `flip`, as (B, C, H, W) channels-last."""
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     if flip is not None:
         images = torch.where(flip.view(-1, 1, 1, 1), images.flip(2), images)
