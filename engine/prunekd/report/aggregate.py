@@ -133,7 +133,7 @@ class Summary:
         return tuple(sorted({group.keep for group in self.groups}))
 
     def series(self) -> dict[tuple[str, str], list[Group]]:
-        """Lines of the figures: the groups of each (arm, policy) by rising keep, ending in the arm's full-data group."""
+        """Lines of the figures: groups of each (arm, policy) by rising keep, ending in the arm's full-data group."""
         lines: dict[tuple[str, str], list[Group]] = {}
         for group in self.groups:
             lines.setdefault((group.arm, group.policy), []).append(group)

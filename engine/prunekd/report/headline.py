@@ -71,7 +71,8 @@ def _against_plain_only(summary: Summary, shown: Group) -> str:
         return f"{start}{reached} ({plural(len(shown.runs), 'seed')}); {end}."
     lost = _lost(shown.top1, _top1(summary, "plain"))
     seeds = plural(shown.speedup_vs_plain.n, "seed")
-    return f"{_name(shown)} was {_faster(shown.speedup_vs_plain.mean)} as plain training on all data{lost} ({seeds}); {end}."
+    faster = _faster(shown.speedup_vs_plain.mean)
+    return f"{_name(shown)} was {faster} as plain training on all data{lost} ({seeds}); {end}."
 
 
 def _top1(summary: Summary, arm: str) -> Stat | None:
@@ -91,7 +92,8 @@ def _lost(now: Stat | None, before: Stat | None) -> str:
     verb = "gained" if difference >= 0 else "lost"
     noise = spread(now, before)
     if noise is not None and abs(difference) <= noise:
-        return f" with no clear change in accuracy ({difference:+.1f} points, within the seeds' spread of {points(noise)})"
+        within = f"within the seeds' spread of {points(noise)}"
+        return f" with no clear change in accuracy ({difference:+.1f} points, {within})"
     return f" and {verb} {points(abs(difference))}"
 
 
