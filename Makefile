@@ -10,7 +10,7 @@ demo: $(call STAMP,demo)
 	$(BIN)/prunekd demo --out demo
 
 test: $(call STAMP,test) lint
-	@PRUNEKD_REQUIRE="$$(cat $(VENV)/.require)" $(BIN)/python scripts/run_tests.py $(PYTEST_ARGS)
+	PRUNEKD_REQUIRE="$$(cat $(VENV)/.require)" $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(call STAMP,test)
 	$(BIN)/ruff check .

@@ -169,7 +169,7 @@ def _definitions(summary: Summary) -> str:
     lines = [
         f"Arms: {arms}." if arms else "",
         "Speed-up: training seconds (waiting for data and steps) of the same arm on all data, over the run's, by seed. "
-        " Ideal: samples the full run saw over samples this one saw, 1/r if exactly r was kept.",
+        "Ideal: samples the full run saw over samples this one saw, 1/r if exactly r was kept.",
         "vs plain at 1, vs KD at 1: the same ratio of total seconds, training plus all one-off costs each side needs.",
         f"One-off costs: {costs}. Pays back after: runs until scoring and selection are saved again.",
     ]
