@@ -97,7 +97,10 @@ def test_every_verb_has_help_with_an_example(verb: str) -> None:
         (["train", "{store}", "--recipe", "demo", "--teacher", "{tmp}/none", "--out", "{tmp}/x"], "does not exist"),
         (["train", "{tmp}/missing", "--recipe", "demo", "--out", "{tmp}/x"], "missing"),
         (["train", "{tmp}", "--recipe", "demo", "--out", "{tmp}/x"], "store"),
-        (["train", "{store}", "--recipe", "demo", "--subset", "{store}/store.json", "--out", "{tmp}/x"], "not a Parquet"),
+        (
+            ["train", "{store}", "--recipe", "demo", "--subset", "{store}/store.json", "--out", "{tmp}/x"],
+            "not a Parquet",
+        ),
         (["train", "{store}", "--recipe", "demo", "--reader", "nativ", "--out", "{tmp}/x"], "did you mean 'native'?"),
         (["train", "{store}", "--recipe", "demo", "--out", "{store}"], "not empty"),
         (["select", "{store}", "--policy", "random", "--keep", "0", "--out", "{tmp}/s"], "(0, 1]"),

@@ -99,7 +99,10 @@ def odd_images() -> dict[str, tuple[bytes, bool]]:
         "palette.png": (encode(small.convert("P"), "PNG"), True),
         "grey.png": (encode(small.convert("L"), "PNG"), True),
         "deep.png": (encode(deep, "PNG"), True),
-        "animated.gif": (encode(small, "GIF", save_all=True, append_images=[picture(seed=2)]), True),
+        "animated.webp": (
+            encode(small, "WEBP", lossless=True, save_all=True, append_images=[picture((50, 40), 2)]),
+            True,
+        ),
         "web.webp": (encode(small, "WEBP", lossless=True), True),
         "gif_named.jpg": (encode(small, "GIF"), True),
     }

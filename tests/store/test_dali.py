@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support import require
 
 from prunekd.store.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
+from support import require
 
 pytestmark = pytest.mark.dali
 

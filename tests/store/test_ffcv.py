@@ -146,9 +146,9 @@ def test_we_read_what_ffcvs_writer_writes(tmp_path: Path) -> None:
     header = read_header(path)
     rows, table = read_metadata(header), read_alloc_table(header)
     assert [field.name for field in header.fields] == ["image", "label"]
-    assert rows["f1"].tolist() == [i % 3 for i in range(7)]
+    assert rows["label"].tolist() == [i % 3 for i in range(7)]
     assert len(table) == 7
     data = path.read_bytes()
     for i in range(7):
-        start = int(rows["f0"]["data_ptr"][i])
+        start = int(rows["image"]["data_ptr"][i])
         assert data[start : start + 360] == images[i].tobytes()

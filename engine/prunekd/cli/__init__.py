@@ -60,7 +60,7 @@ class Verbs(click.Group):
 class _Failure(click.ClickException):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]  # click reads it off the instance
 
     def show(self, file: object = None) -> None:
         click.echo(f"prunekd: error: {self.message}", file=sys.stderr)

@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -164,7 +165,8 @@ def write_overview(summary: Summary, path: Path, title: str) -> None:
         height = max(4.0, _ledger_height(summary) + 0.4)
         figure = Figure(figsize=(14.4, 4.2 + height), dpi=150, layout="constrained", facecolor=palette["paper"])
         FigureCanvasAgg(figure)
-        top, bottom = figure.subfigures(2, 1, height_ratios=(4.2, height))
+        halves: Any = figure.subfigures(2, 1, height_ratios=(4.2, height))
+        top, bottom = halves
         top.suptitle(title, fontsize=12.5, fontweight="bold", color=palette["ink"], wrap=True)
         headings = {"accuracy": "Accuracy", "speedup": "Speed-up", "time": "Accuracy over time"}
         for at, (name, heading) in enumerate(headings.items()):
