@@ -1,0 +1,115 @@
+"""Recipes, schedules and optimizers."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from prunekd.training.optim import create_optimizer
+from prunekd.training.recipe import OptimizerSettings, Recipe, ScheduleSettings, build, load_recipe, recipe_names
+from prunekd.training.schedule import learning_rate
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_resolves_and_reads_back_what_it_wrote(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    assert build(Recipe, recipe.to_dict()) == recipe
+    (tmp_path / "copy.yaml").write_text(yaml.safe_dump(recipe.to_dict()))
+    assert load_recipe(str(tmp_path / "copy.yaml")) == recipe
+
+
+def test_overrides_reach_the_leaves() -> None:
+    recipe = load_recipe("demo", ["optimizer.lr=0.5", "epochs=3", "distill.alpha=0.25", "train_view.scale=[0.5, 1]"])
+    assert recipe.optimizer.lr == 0.5
+    assert recipe.epochs == 3
+    assert recipe.distill.alpha == 0.25
+    assert recipe.train_view.scale == (0.5, 1.0)
+    assert load_recipe("demo", ["optimizer.weight_decay=5e-4"]).optimizer.weight_decay == 5e-4  # YAML 1.1 says string
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("epoch=3", "unknown setting epoch; did you mean epochs"),
+        ("optimizer.weightdecay=0", r"did you mean optimizer\.weight_decay"),
+        ("epochs=many", "epochs is 'many'; it must be an integer"),
+        ("epochs=2.5", "epochs is 2.5"),
+        ("epochs=true", "epochs is True"),
+        ("epochs=0", "epochs is 0"),
+        ("precision=fp8", "precision is 'fp8'"),
+        ("optimizer=sgd", "optimizer is 'sgd'; it must be a mapping"),
+        ("distill.alpha=often", "distill.alpha is 'often'"),
+        ("schedule.milestones=[0.9, 0.5]", "rising fractions"),
+        ("train_view.kind=zoom", "view kind is 'zoom'"),
+        ("mean=[1, 2]", "three numbers"),
+        ("model.name.x=1", "holds no further settings"),
+        ("optimizer.lr", "write it as key=value"),
+    ],
+)
+def test_wrong_settings_are_named(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_recipe("demo", [override])
+
+
+def test_missing_recipes_and_settings_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="one of: .*demo"):
+        load_recipe("nothing")
+    with pytest.raises(ValueError, match=r"no\.yaml does not exist"):
+        load_recipe(str(tmp_path / "no.yaml"))
+    (tmp_path / "part.yaml").write_text("epochs: 3\n")
+    with pytest.raises(ValueError, match="missing settings model, train_view, eval_view"):
+        load_recipe(str(tmp_path / "part.yaml"))
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(ValueError, match="must be a mapping"):
+        load_recipe(str(tmp_path / "list.yaml"))
+    (tmp_path / "bad.yaml").write_text("a: [1\n")
+    with pytest.raises(ValueError, match="not valid YAML"):
+        load_recipe(str(tmp_path / "bad.yaml"))
+
+
+def torch_rates(scheduler_of: object, steps: int) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.4)
+    scheduler = scheduler_of(optimizer)  # type: ignore[operator]
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def test_cosine_and_step_are_torchs() -> None:
+    cosine = ScheduleSettings(name="cosine", warmup=0.0, floor=0.1)
+    expected = torch_rates(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 50, eta_min=0.04), 50)
+    assert [learning_rate(cosine, 0.4, step, 50) for step in range(50)] == pytest.approx(expected)
+    steps = ScheduleSettings(name="step", warmup=0.0, milestones=(0.5, 0.8), gamma=0.1)
+    expected = torch_rates(lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [25, 40], 0.1), 50)
+    assert [learning_rate(steps, 0.4, step, 50) for step in range(50)] == pytest.approx(expected)
+
+
+def test_warm_up_rises_to_the_peak_and_scales_with_the_run() -> None:
+    settings = ScheduleSettings(name="constant", warmup=0.1)
+    rates = [learning_rate(settings, 1.0, step, 100) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (k + 1) for k in range(10)])
+    assert set(rates[9:]) == {1.0}
+    assert [learning_rate(settings, 1.0, step, 10) for step in range(3)] == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("decay_norms", [False, True])
+def test_weight_decay_spares_norms_and_biases_unless_told(name: str, decay_norms: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    settings = OptimizerSettings(name=name, weight_decay=0.3, decay_norms=decay_norms)
+    optimizer = create_optimizer(model, settings)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(decay) == len(list(model.parameters()))
+    for parameter in model.parameters():
+        assert decay[id(parameter)] == (0.3 if decay_norms or parameter.ndim > 1 else 0.0)
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load_recipe("demo").epochs = 5  # type: ignore[misc]
