@@ -1,7 +1,7 @@
 """Steps that the Triton kernels share: online softmax over blocks of a row's columns, cross entropy, statistics.
 
 Rows are (ROWS,) vectors and blocks (ROWS, BLOCK) tiles; `ok` masks columns beyond the row's end. Sums over a row are
-kept relative to the largest value so far, the "base", and rescaled when it grows. Nothing here silences NaN or infinities.
+kept relative to the largest value so far, the "base", and rescaled when it grows. Nothing silences NaN or infinities.
 """
 
 # mypy: disallow-untyped-defs=False

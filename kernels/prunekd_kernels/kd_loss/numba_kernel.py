@@ -65,7 +65,8 @@ def backward(
     run_rows(
         _backward_rows, rows, 3 * columns, columns, grad_loss.float().contiguous().numpy(),
         *matrix_arguments(student), *_optional_matrix(teacher, student), *label_arguments(labels),
-        *vector_arguments(weight), row_stats.numpy(), np.float32(alpha), np.float32(temperature), np.float32(label_smoothing), flat_view(grad),
+        *vector_arguments(weight), row_stats.numpy(),
+        np.float32(alpha), np.float32(temperature), np.float32(label_smoothing), flat_view(grad),
     )  # fmt: skip
     return grad
 

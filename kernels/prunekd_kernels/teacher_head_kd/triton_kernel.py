@@ -50,7 +50,8 @@ def forward(
     def launch(moments: bool) -> None:
         _partial_kernel[(row_tiles, shares)](
             student, student.stride(0), features, head_weight,
-            head_weight if head_bias is None else head_bias.contiguous(), row_stats, temperature, partial, rows, columns, features.shape[1], per_share,
+            head_weight if head_bias is None else head_bias.contiguous(),
+            row_stats, temperature, partial, rows, columns, features.shape[1], per_share,
             MOMENTS=moments, HAS_BIAS=head_bias is not None, WIDEN=_widen(features),
             TEMPERATURE_TENSOR=isinstance(temperature, Tensor), ROWS=_ROWS, COLUMNS=_COLUMNS, DEPTH=_DEPTH,
             num_warps=_WARPS,
@@ -235,7 +236,8 @@ def _backward_kernel(
     grad_loss, zs, stride_s, features, head_weight, head_bias, labels, stride_q, weight, row_stats,
     alpha, temperature, smoothing, grad, rows, columns, depth,
     HAS_BIAS: tl.constexpr, WIDEN: tl.constexpr, SOFT: tl.constexpr, HAS_WEIGHT: tl.constexpr,
-    ALPHA_TENSOR: tl.constexpr, TEMPERATURE_TENSOR: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    ALPHA_TENSOR: tl.constexpr, TEMPERATURE_TENSOR: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     row_ok = row < rows

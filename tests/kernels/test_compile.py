@@ -1,0 +1,101 @@
+"""The registered operators: opcheck, torch.compile without graph breaks, and no recompilation for a new alpha."""
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from prunekd_kernels import kd_loss, kd_loss_sparse, normalize, teacher_head_kd
+from prunekd_kernels.kd_loss.op import kd_loss_op
+from prunekd_kernels.kd_loss_sparse.op import kd_loss_sparse_op
+from prunekd_kernels.normalize.op import normalize_op
+from prunekd_kernels.teacher_head_kd.op import teacher_head_kd_op
+
+
+@pytest.fixture
+def inputs(generator):
+    student, teacher = torch.randn(2, 6, 12, generator=generator)
+    return student.requires_grad_(), teacher, torch.randint(0, 12, (6,), generator=generator)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("stats", [True, False])
+def test_opcheck(inputs, stats):
+    student, teacher, labels = inputs
+    weight, scale = torch.rand(6), torch.rand(12) + 0.5
+    tail = (0.5, 2.0, 0.1, stats, "numba")
+    torch.library.opcheck(kd_loss_op, (student, teacher, labels, weight, scale, None, None, *tail))
+    torch.library.opcheck(kd_loss_op, (student, None, labels, None, None, torch.tensor(0.0), torch.tensor(1.0), *tail))
+    values, ids = teacher.topk(3, dim=1)
+    total = torch.logsumexp(teacher / 2, 1)
+    torch.library.opcheck(kd_loss_sparse_op, (student, ids, values, total, labels, weight, None, None, None, *tail))
+    features, head, bias = torch.randn(6, 5), torch.randn(12, 5), torch.randn(12)
+    torch.library.opcheck(teacher_head_kd_op, (student, features, head, bias, labels, weight, scale, None, None, *tail))
+
+
+def test_opcheck_normalize():
+    images = torch.randint(0, 256, (2, 4, 5, 3), dtype=torch.uint8)
+    flip = torch.tensor([True, False])
+    torch.library.opcheck(normalize_op, (images, [1.0] * 3, [2.0] * 3, flip, torch.float32, "numba"))
+
+
+def test_every_function_compiles_without_a_graph_break(inputs):
+    student, teacher, labels = inputs
+    values, ids = teacher.topk(3, dim=1)
+    features, head = torch.randn(6, 5), torch.randn(12, 5)
+    images = torch.randint(0, 256, (6, 4, 5, 3), dtype=torch.uint8)
+
+    def everything(z):
+        options = {"alpha": 0.5, "temperature": 2.0}
+        dense, stats = kd_loss(z, teacher, labels, stats=True, **options)
+        sparse = kd_loss_sparse(z, ids, values, None, labels, class_scale=head[:, 0].abs() + 1,
+                                teacher_std=teacher.std(1), **options)  # fmt: skip
+        fused = teacher_head_kd(z, features, head, None, labels, **options)
+        plain = kd_loss(z, teacher, labels, backend="torch", **options)
+        return (dense + sparse + fused + plain).sum() + stats.el2n.sum(), normalize(images, [9.0] * 3, [2.0] * 3)
+
+    compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
+    for function in (everything, compiled):
+        student.grad = None
+        total, pixels = function(student)
+        total.backward()
+        if function is everything:
+            wanted = total.detach(), pixels, student.grad.clone()
+    torch.testing.assert_close((total.detach(), pixels, student.grad), wanted)
+
+
+@pytest.mark.parametrize("as_tensor", [True, False], ids=["0-d tensors", "numbers"])
+def test_a_new_alpha_and_temperature_do_not_recompile(inputs, as_tensor, run):
+    student, teacher, labels = inputs
+    counter = CompileCounterWithBackend("aot_eager")
+
+    @torch.compile(fullgraph=True, backend=counter)
+    def compiled(z, alpha, temperature):
+        return kd_loss(z, teacher, labels, alpha=alpha, temperature=temperature)
+
+    compilations = []
+    for step in range(6):
+        alpha, temperature = 0.1 + 0.1 * step, 1.5 + step
+        given = (torch.tensor(alpha), torch.tensor(temperature)) if as_tensor else (alpha, temperature)
+        got = run(compiled, student, *given)
+        wanted = run(kd_loss, student, teacher, labels, alpha=alpha, temperature=temperature)
+        torch.testing.assert_close(tuple(got), tuple(wanted))
+        compilations.append(counter.frame_count)
+    # a number that changes makes PyTorch compile once more, with the number as an input; after that, never
+    assert compilations[0] == 1
+    assert compilations[-1] == (1 if as_tensor else compilations[1])
+
+
+@pytest.mark.slow
+def test_inductor_gives_the_same(inputs, run):
+    student, teacher, labels = inputs
+
+    def step(z):
+        return kd_loss(2 * z, teacher, labels, alpha=0.5, temperature=2.0)
+
+    torch.testing.assert_close(tuple(run(torch.compile(step, fullgraph=True), student)), tuple(run(step, student)))
