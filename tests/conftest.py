@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
 from support import write_arrays
 
 if TYPE_CHECKING:

@@ -55,7 +55,7 @@ def test_wrong_settings_are_named(override: str, message: str) -> None:
 
 
 def test_missing_recipes_and_settings_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="one of: .*demo"):
+    with pytest.raises(ValueError, match=r"one of: .*demo"):
         load_recipe("nothing")
     with pytest.raises(ValueError, match=r"no\.yaml does not exist"):
         load_recipe(str(tmp_path / "no.yaml"))
