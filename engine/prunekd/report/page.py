@@ -56,7 +56,8 @@ h2{font-size:1.15rem;margin:2.2em 0 .4em}p{margin:.4em 0;max-width:75ch}
 .brand{color:var(--muted);font-size:.9rem;letter-spacing:.02em}.note{color:var(--muted);font-size:.9rem}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:28px 32px;margin-top:24px}
 figure{margin:0;min-width:0}figure.wide{grid-column:1/-1}figcaption b{display:block;font-size:1.02rem}
-figcaption{font-size:.86rem;color:var(--muted)}figcaption b{color:var(--ink)}svg{width:100%;height:auto;display:block}figure.wide svg{max-width:720px}
+figcaption{font-size:.86rem;color:var(--muted)}figcaption b{color:var(--ink)}svg{width:100%;height:auto;display:block}
+figure.wide svg{max-width:720px}
 svg text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 .scroll{overflow-x:auto;margin:.6em 0}table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums}
 th,td{padding:5px 10px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--grid)}
