@@ -22,9 +22,9 @@ lint: $(call STAMP,test)
 bench: $(call STAMP,test)
 	$(BIN)/python benchmarks/epoch_time.py
 
-# A machine with a GPU whose python3 already has torch, triton, timm, numba, click, pyarrow: nothing is installed.
+# On a machine with a GPU whose python3 already has torch, triton and pytest: nothing is installed.
 gpu:
-	PYTHONPATH=engine:kernels:$$PYTHONPATH $(PYTHON) -m pytest -m gpu tests
+	PYTHONPATH=engine:kernels:$$PYTHONPATH $(PYTHON) -m pytest -m gpu tests/kernels
 	PYTHONPATH=engine:kernels:$$PYTHONPATH $(PYTHON) benchmarks/kernels.py
 
 $(call STAMP,demo): setup.py scripts/install.sh
