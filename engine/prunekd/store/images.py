@@ -102,7 +102,7 @@ def _pass_through(data: bytes, settings: ConvertSettings) -> Sample | None:
     try:
         # Strict, and at the smallest DCT scale: all entropy-coded data is read, little is transformed.
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-        simplejpeg.decode_jpeg(data, min_factor=8)
+        simplejpeg.decode_jpeg(data, min_height=1, min_width=1)
     except ValueError:
         return None
     if (height, width) != (header.height, header.width):
@@ -114,7 +114,8 @@ def _check_jpeg_stream(data: bytes) -> None:
     """Refuse a JPEG stream that libjpeg calls corrupt or cut short: Pillow would make wrong pixels of it in silence."""
     try:
         _, _, space, _ = simplejpeg.decode_jpeg_header(data)
-        simplejpeg.decode_jpeg(data, colorspace="CMYK" if space in ("CMYK", "YCCK") else "RGB", min_factor=8)
+        color = "CMYK" if space in ("CMYK", "YCCK") else "RGB"
+        simplejpeg.decode_jpeg(data, colorspace=color, min_height=1, min_width=1)
     except ValueError as error:
         reason = str(error)
         if "corrupt" in reason.lower() or "premature" in reason.lower():
