@@ -1,6 +1,9 @@
 """The CPU kernels' own parts: exp, 16-bit conversions, threads, the cache."""
 
 import multiprocessing
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -110,6 +113,26 @@ def test_a_forked_worker_can_use_the_kernels(threads):
     assert queue.get(timeout=30) == pytest.approx(wanted)
     child.join(timeout=10)
     assert child.exitcode == 0
+
+
+_ONE_STEP = """
+import torch
+from prunekd_kernels import kd_loss
+torch.set_num_threads(2)
+student = torch.randn(64, 1000, requires_grad=True)
+kd_loss(student, student.detach(), torch.zeros(64, dtype=torch.long), alpha=0.5, temperature=2.0).sum().backward()
+"""
+
+
+@pytest.mark.slow
+def test_a_second_process_compiles_nothing(tmp_path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    files = []
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", _ONE_STEP], env=environment, check=True, timeout=120)
+        files.append(sorted((path.name, path.stat().st_mtime_ns) for path in tmp_path.rglob("*.nb?")))
+    assert files[0]
+    assert files[0] == files[1]
 
 
 def test_an_unwritable_cache_is_no_error(monkeypatch):

@@ -327,3 +327,20 @@ def test_teacher_info_is_kept(tiny_store: Store, teacher: OnlineTeacher, tmp_pat
     assert run["teacher"]["model"] == "cifar_resnet8"
     assert run["store"]["fingerprint"] == tiny_store.fingerprint
     assert (tmp_path / "run/run.json").stat().st_mtime >= started - 1
+
+
+def test_a_run_has_its_own_random_stream(tiny_store: Store, tmp_path: Path) -> None:
+    """Dropout draws alike whatever happens around the run, and the program's generator is left as it was."""
+    settings = recipe("model.name=test_convnext", "model.drop_path=0.5", "train_view.size=32", "eval_view.size=32")
+    alone = Trainer(RunSpec(store=tiny_store, recipe=settings, out=tmp_path / "alone"), WORLD)
+    alone.fit()
+    before = torch.get_rng_state()
+    turns = [Trainer(RunSpec(store=tiny_store, recipe=settings, out=tmp_path / n), WORLD) for n in ("a", "b")]
+    for _ in range(2):
+        for trainer in turns:
+            trainer.train_epoch()
+    assert torch.equal(torch.get_rng_state(), before)
+    for trainer in turns:
+        trainer.finish()
+        for name, tensor in trainer.model.state_dict().items():
+            assert torch.equal(tensor, alone.model.state_dict()[name]), name

@@ -1,6 +1,7 @@
 """`prunekd convert`."""
 
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,14 @@ def command(
     opened = open_source(source, kind, val_fraction)
     settings = ConvertSettings(max_side=max_side, mode=mode, quality=quality, workers=workers or 0, overwrite=overwrite)
     total = sum(len(opened.labels(split)) for split in opened.splits)
-    with progress_bar(total, "convert") as update:
+    before = None  # inputs that an interrupted conversion had done: they do not count for the speed of this one
+    with progress_bar(total, "convert") as update, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an input stands in its reason
 
         def progress(done: int, _total: int, quarantined: int) -> None:
-            rate = done / (time.perf_counter() - started)
+            nonlocal before
+            before = done if before is None else before
+            rate = (done - before) / (time.perf_counter() - started)
             update(done, f"{rate:.0f} images/s" + (f", {quarantined} quarantined" if quarantined else ""))
 
         made = convert(opened, store, settings, progress, say)
@@ -70,7 +75,7 @@ def command(
         "fingerprint": made.fingerprint,
         "classes": len(made.classes),
         "seconds": seconds,
-        "images_per_second": total / seconds,
+        "images_per_second": (total - (before or 0)) / seconds,
         "splits": made.counts,
         "quarantined": made.quarantined,
         "ignored": made.ignored,

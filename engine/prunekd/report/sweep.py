@@ -21,7 +21,7 @@ from prunekd.pruning.scores import Scores
 from prunekd.pruning.subset import Subset, read_subset, select, write_subset
 from prunekd.store.index import Store
 from prunekd.training import Recipe, RunSpec, Trainer, World
-from prunekd.training.loop import open_readers
+from prunekd.training.readers import open_readers
 from prunekd.training.run import IDENTITY
 
 ARMS = {

@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,39 +19,19 @@ from torch import nn
 from prunekd.common.files import write_json
 from prunekd.common.ledger import Ledger
 from prunekd.common.pixels import to_input
-from prunekd.input import Batch, Reader, open_reader, train_plan
+from prunekd.input import Batch, train_plan
 from prunekd.models import ModelCard, create_model, save_trained
 from prunekd.training.distributed import World
 from prunekd.training.evaluate import DTYPES, autocast, evaluate
 from prunekd.training.metrics import RunLog, RunningMetrics
 from prunekd.training.optim import create_optimizer
+from prunekd.training.randomness import Randomness
+from prunekd.training.readers import Readers, open_readers
 from prunekd.training.run import RunSpec, prepare_folder, summarize
 from prunekd.training.schedule import learning_rate
 from prunekd.training.state import Trainable, checkpoints, load_checkpoint, save_checkpoint
 
 Progress = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Readers:
-    """Open readers of a store's training split and, if it has one, its validation split."""
-
-    train: Reader
-    val: Reader | None
-
-    def close(self) -> None:
-        """Close both."""
-        self.train.close()
-        if self.val:
-            self.val.close()
-
-
-def open_readers(spec: RunSpec, world: World) -> Readers:
-    """Open the reader a run asks for; validation always reads natively, so that arms differ in training alone."""
-    pin = world.device.type == "cuda"
-    train = open_reader(spec.reader, spec.store, "train", workers=spec.workers, pin=pin)
-    has_val = "val" in spec.store.splits
-    return Readers(train, open_reader("native", spec.store, "val", workers=spec.workers, pin=pin) if has_val else None)
 
 
 class Trainer:
@@ -118,9 +97,9 @@ class Trainer:
         self.metrics = RunningMetrics(world.device)
         scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "fp16")
         optimizer = create_optimizer(self.model, recipe.optimizer)
-        self.parts = Trainable(self.model, optimizer, scaler, self.metrics.sums)
+        randomness = Randomness(recipe.seed + world.rank, world.device)
+        self.parts = Trainable(self.model, optimizer, scaler, self.metrics.sums, randomness)
         self.readers = readers or open_readers(spec, world)
-        torch.manual_seed(recipe.seed + world.rank)  # dropout and stochastic depth; data randomness is the plan's
         self._warm_up()
         resumed_step = self._restore(resume)
         self.ddp = world.wrap(self.model)
@@ -161,7 +140,7 @@ class Trainer:
 
     def train_epoch(self) -> dict[str, Any]:
         """Train to the end of the current epoch, evaluate if it is due, and return the epoch's record."""
-        with self.ledger.phase("other"):
+        with self.ledger.phase("other"), self.parts.randomness.active():
             recipe = self.spec.recipe
             if self._step_in_epoch == 0:
                 self._at_epoch_start = dict(self.ledger.seconds)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from prunekd.common.files import read_json, sync_file, sync_folder, write_json
+from prunekd.training.randomness import Randomness
 
 STEP_FOLDER = re.compile(r"step-(\d{8})")
 FORMAT = 1
@@ -30,6 +31,7 @@ class Trainable:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     metric_sums: Tensor
+    randomness: Randomness
 
 
 def save_checkpoint(folder: Path, step: int, parts: Trainable, position: dict[str, Any], keep_last: int) -> Path:
@@ -85,9 +87,7 @@ def load_checkpoint(path: Path, parts: Trainable) -> dict[str, Any]:
     _load_optimizer(parts.optimizer, tensors, state["optimizer"])
     parts.scaler.load_state_dict(state["scaler"])
     parts.metric_sums.copy_(tensors["metrics"])
-    torch.set_rng_state(tensors["rng.cpu"])
-    if "rng.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["rng.cuda"])
+    parts.randomness.states = {name: tensors[f"rng.{name}"] for name in parts.randomness.states}
     position = state["position"]
     assert isinstance(position, dict)
     return position
@@ -100,9 +100,7 @@ def _write(folder: Path, parts: Trainable, position: dict[str, Any]) -> None:
     optimizer = parts.optimizer.state_dict()
     tensors = {name: value.detach().cpu().contiguous() for name, value in _optimizer_tensors(optimizer["state"])}
     tensors["metrics"] = parts.metric_sums.cpu()
-    tensors["rng.cpu"] = torch.get_rng_state()
-    if parts.metric_sums.is_cuda:
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    tensors |= {f"rng.{name}": state for name, state in parts.randomness.capture().items()}
     save_file(tensors, folder / "optimizer.safetensors")
     state = {
         "format": FORMAT,
