@@ -141,7 +141,7 @@ def normalize_cases(device: torch.device, quick: bool) -> Iterator[Case]:
 
 
 def step_cases(device: torch.device, quick: bool) -> Iterator[Case]:
-    """A whole training step, ResNet-50 teacher and ResNet-18 student, with either loss, and the losses by themselves."""
+    """A whole training step, ResNet-50 teacher and ResNet-18 student, with either loss, and the losses alone."""
     from torchvision.models import resnet18, resnet50
 
     rows, side = (8, 64) if quick else (32, 128) if device.type == "cpu" else (256, 224)
@@ -273,7 +273,8 @@ def run_case(
             "dtype": str(case.dtype)[6:], "note": case.note, "median_ms": round(medians[name], 4),
             "p20_ms": round(ordered[len(ordered) // 5], 4), "p80_ms": round(ordered[len(ordered) * 4 // 5], 4),
             "repeats": len(values), "floor_bytes": case.floor_bytes, "gb_per_s": round(speed, 2),
-            "load_average": round(os.getloadavg()[0], 2), "percent_of_copy": round(100 * speed / bandwidth, 1), "peak_mib": "" if peak is None else round(peak, 1),
+            "load_average": round(os.getloadavg()[0], 2),
+            "percent_of_copy": round(100 * speed / bandwidth, 1), "peak_mib": "" if peak is None else round(peak, 1),
         })  # fmt: skip
     return rows
 

@@ -23,18 +23,19 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ._numba_math import STRICT, jit
-
 _WORTH_A_THREAD = 1 << 14  # elements; waking a thread costs about as long as working on this many
 _ADDRESS = ir.IntType(64)
 _BYTES = ir.IntType(8).as_pointer()
 
 
-def run_rows(kernel: Any, num_rows: int, num_columns: int, *args: Any) -> None:
+def run_rows(kernel: Any, team: Any, num_rows: int, num_columns: int, *args: Any) -> None:
     """Call `kernel(first, last, *args)` over [0, num_rows) in chunks, on up to `torch.get_num_threads()` threads.
 
     Args:
         kernel: a function compiled by `_numba_math.jit`; what it returns or raises is lost in all threads but one.
+        team: a compiled function of (args, num_rows, size, *runtime) that passes all on to `open_region(kernel, ...)`.
+            It stands beside the kernel in its module and names it, since Numba's cache on disk can keep a function that
+            names another, and cannot keep one that takes it as an argument.
         num_rows: how many rows there are.
         num_columns: elements of work in a row; small tasks stay on the calling thread.
         args: arrays, numbers and booleans, handed to every call.
@@ -46,7 +47,7 @@ def run_rows(kernel: Any, num_rows: int, num_columns: int, *args: Any) -> None:
     runtime = _openmp_runtime()
     if runtime is not None:
         # always the whole team: a changing size makes the runtime end threads and start new ones
-        _run_in_team(kernel, args, num_rows, torch.get_num_threads(), *runtime)
+        team(args, num_rows, torch.get_num_threads(), *runtime)
         return
     bounds = [num_rows * i // threads for i in range(threads + 1)]
     pool = _pool(os.getpid(), torch.get_num_threads())
@@ -74,13 +75,8 @@ def _pool(process_id: int, size: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(size, thread_name_prefix="prunekd-kernels")
 
 
-@jit(STRICT)
-def _run_in_team(kernel, args, num_rows, team, gomp_parallel, omp_get_thread_num, omp_get_num_threads):
-    _open_region(kernel, args, num_rows, team, gomp_parallel, omp_get_thread_num, omp_get_num_threads)
-
-
 @intrinsic
-def _open_region(typingctx, kernel, args, num_rows, team, gomp_parallel, omp_get_thread_num, omp_get_num_threads):
+def open_region(typingctx, kernel, args, num_rows, team, gomp_parallel, omp_get_thread_num, omp_get_num_threads):
     """GOMP_parallel(body, &packed, team, 0), where body(packed) calls `kernel` with its thread's share of the rows.
 
     The addresses are arguments rather than constants so that the compiled code can be cached on disk.

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from .._numba_math import STRICT, flat_view, jit, store
-from .._parallel import run_rows
+from .._parallel import open_region, run_rows
 
 
 def forward(images: Tensor, mean: list[float], std: list[float], flip: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -18,7 +18,7 @@ def forward(images: Tensor, mean: list[float], std: list[float], flip: Tensor | 
     shift = np.tile((-np.asarray(mean) / np.asarray(std)).astype(np.float32), width)
     mirrored = np.zeros(batch, np.bool_) if flip is None else flip.contiguous().numpy()
     run_rows(
-        _normalize_images, batch, height * width * channels, height, width, channels,
+        _normalize_images, _normalize_team, batch, height * width * channels, height, width, channels,
         images.reshape(-1).numpy(), scale, shift, mirrored, flat_view(out.reshape(-1)),
     )  # fmt: skip
     return out.permute(0, 3, 1, 2)
@@ -49,3 +49,8 @@ def _normalize_images(first, last, height, width, channels, pixels, scale, shift
                 _normalize_row(row, 0, scale, shift, out, start)
             else:
                 _normalize_row(pixels, start, scale, shift, out, start)
+
+
+@jit(STRICT)
+def _normalize_team(args, num_rows, size, gomp_parallel, omp_get_thread_num, omp_get_num_threads):
+    open_region(_normalize_images, args, num_rows, size, gomp_parallel, omp_get_thread_num, omp_get_num_threads)
