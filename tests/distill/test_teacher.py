@@ -125,3 +125,20 @@ def test_weights_of_another_model_and_unfinished_runs_are_refused(tmp_path: Path
     (tmp_path / "broken.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(ValueError, match=r"broken\.safetensors cannot be read"):
         load_teacher_model(str(tmp_path / "broken.safetensors"))
+
+
+def test_a_pretrained_model_comes_with_timms_own_normalisation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights are made here; which model is asked for and what its card says is timm's."""
+    asked: list[tuple[str, int, bool]] = []
+
+    def without_download(name: str, num_classes: int, *, pretrained: bool = False) -> nn.Module:
+        asked.append((name, num_classes, pretrained))
+        return create_model(name, num_classes, seed=0)
+
+    monkeypatch.setattr("prunekd.distill.teacher.create_model", without_download)
+    model, card = load_teacher_model("timm:mobilenetv3_small_050.lamb_in1k")
+    assert asked == [("mobilenetv3_small_050.lamb_in1k", 1000, True)]
+    config = timm.get_pretrained_cfg("mobilenetv3_small_050.lamb_in1k")
+    assert (card.mean, card.std, card.size) == (tuple(config.mean), tuple(config.std), config.input_size[-1])
+    assert card.num_classes == 1000
+    assert not model.training
