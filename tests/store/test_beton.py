@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from prunekd.store.beton import payload_sizes, read_alloc_table, read_header, read_metadata
@@ -44,14 +44,18 @@ def rows(pointers: list[int], payloads: list[bytes], first: int) -> Rows:
 
 
 @settings(max_examples=25, deadline=None)
-@given(sizes=st.lists(st.integers(1, PAGE) | st.integers(1, 3000), min_size=1, max_size=9), data=st.data())
+@given(
+    sizes=st.lists(st.integers(PAGE // 3, PAGE) | st.integers(1, 3000), min_size=1, max_size=9),
+    pause_at=st.integers(0, 9),
+)
+@example(sizes=[PAGE, 1, PAGE - 1, 2, PAGE], pause_at=2)
+@example(sizes=[PAGE // 2 + 1] * 3, pause_at=1)
 def test_payloads_of_any_size_are_found_again_inside_one_page_each(
-    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], pause_at: int
 ) -> None:
     path = tmp_path_factory.mktemp("beton") / "x.beton"
     payloads = [os.urandom(16)[:size].ljust(size, bytes([k + 1])) for k, size in enumerate(sizes)]
-    pause_at = data.draw(st.integers(0, len(sizes)))
-    write(path, payloads, pause_at=pause_at)
+    write(path, payloads, pause_at=min(pause_at, len(sizes)))
     header = read_header(path)
     metadata, table = read_metadata(header), read_alloc_table(header)
     pointers = metadata["image"]["data_ptr"].astype(np.int64)

@@ -1,6 +1,7 @@
 """What becomes of one input: verbatim, encoded, raw or refused."""
 
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -78,6 +79,25 @@ def test_damage_to_a_jpeg_is_refused_or_harmless_to_every_decoder(kind: str, at:
     assert simplejpeg.decode_jpeg(sample.payload, strict=True).shape == (sample.height, sample.width, 3)
 
 
+def test_a_jpeg_that_pillow_decodes_to_wrong_pixels_is_refused() -> None:
+    data = encoded(picture(), restart_marker_rows=1)
+    at = data.index(b"\xff\xd2")
+    damaged = data[: at - 9] + bytes(range(1, 90)) + data[at:]
+    Image.open(io.BytesIO(damaged)).load()  # not a word
+    with pytest.raises(UnreadableImage, match="Corrupt JPEG data"):
+        prepare(damaged, SETTINGS)
+
+
+def test_a_png_whose_pixels_are_damaged_is_refused() -> None:
+    data = encoded(picture(), "PNG")
+    at = data.index(b"IDAT") + 4
+    size = int.from_bytes(data[at - 8 : at - 4], "big")
+    body = data[at : at + size // 2] + b"\xff" * (size - size // 2)  # half of the stream, with a right checksum
+    damaged = data[:at] + body + zlib.crc32(b"IDAT" + body).to_bytes(4, "big") + data[at + size + 4 :]
+    with pytest.raises(UnreadableImage, match="OSError"):
+        prepare(damaged, SETTINGS)
+
+
 STARTS = (b"", b"\xff\xd8", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0")
 
 
@@ -150,6 +170,13 @@ def test_quality_is_what_encoding_uses() -> None:
     sizes = [len(prepare(np.asarray(picture()), ConvertSettings(quality=q, mode="jpeg")).payload) for q in (10, 60, 98)]
     assert sizes == sorted(sizes)
     assert len(set(sizes)) == 3
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_transparent_palette_is_converted_without_a_warning() -> None:
+    data = encoded(picture().convert("P"), "PNG", transparency=bytes(range(200)))
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))[..., :3]
+    assert np.array_equal(to_rgb(data), expected)
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3)])

@@ -60,6 +60,13 @@ def test_payloads_are_read_by_many_threads_and_the_rest_by_request(store: Store,
     assert split.keys(np.array([7, 2])) == [split.keys()[7], split.keys()[2]]
 
 
+def test_the_kernel_is_told_not_to_read_ahead(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, ...]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda *arguments: told.append(arguments))
+    with store.split("train").payloads():
+        assert [arguments[1:] for arguments in told] == [(0, 0, os.POSIX_FADV_RANDOM)]
+
+
 def test_an_unknown_split_is_answered_with_those_there_are(store: Store) -> None:
     with pytest.raises(ValueError, match="train, val"):
         store.split("tain")
