@@ -1,6 +1,7 @@
 """doctor reports the truth about packages that are there, missing, broken or impostors."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -56,3 +57,21 @@ def test_the_table_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     line = next(i for i, text in enumerate(result.stdout.splitlines()) if "DALI" in text)
     assert "missing" in result.stdout.splitlines()[line]
     assert "prunekd[dali]" in result.stdout.splitlines()[line + 1]
+
+
+def test_without_torch_the_rest_is_still_examined() -> None:
+    script = "import sys; sys.modules['torch'] = None; from prunekd.cli import main; main(['doctor', '--json'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = {item["name"]: item for item in json.loads(done.stdout)}
+    assert not found["torch"]["found"]
+    assert found["torch"]["remedy"] == "pip install torch"
+    assert not found["kernels"]["found"]
+    assert found["JPEG decoder"]["found"]
+
+
+def test_a_kernel_that_runs_with_a_note_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunekd_kernels.available_backends", lambda: {"triton": "available (interpreter)"})
+    assert examined()["kernels: triton"] == {
+        "name": "kernels: triton", "found": True, "detail": "available (interpreter)", "remedy": ""
+    }  # fmt: skip

@@ -129,8 +129,11 @@ def _kernels() -> list[Finding]:
         _package("Triton", "triton", "triton", "pip install triton"),
         _package("numba", "numba", "numba", "pip install numba"),
     ]
+    problem = _import_problem("prunekd_kernels")
+    if problem is not None:
+        return [*findings, Finding(name="kernels", found=False, detail=problem, remedy="pip install torch numba")]
     from prunekd_kernels import available_backends
 
-    for name, state in available_backends().items():
-        findings.append(Finding(name=f"kernels: {name}", found=state == "available", detail=state))
+    for name, state in available_backends().items():  # a state may carry a note after "available"
+        findings.append(Finding(name=f"kernels: {name}", found=state.startswith("available"), detail=state))
     return findings
