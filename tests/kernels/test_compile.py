@@ -29,13 +29,19 @@ def test_opcheck(inputs, stats):
     student, teacher, labels = inputs
     weight, scale = torch.rand(6), torch.rand(12) + 0.5
     tail = (0.5, 2.0, 0.1, stats, "numba")
-    torch.library.opcheck(kd_loss_op, (student, teacher, labels, weight, scale, None, None, *tail))
-    torch.library.opcheck(kd_loss_op, (student, None, labels, None, None, torch.tensor(0.0), torch.tensor(1.0), *tail))
+    torch.library.opcheck(kd_loss_op.registered, (student, teacher, labels, weight, scale, None, None, *tail))
+    torch.library.opcheck(
+        kd_loss_op.registered, (student, None, labels, None, None, torch.tensor(0.0), torch.tensor(1.0), *tail)
+    )
     values, ids = teacher.topk(3, dim=1)
     total = torch.logsumexp(teacher / 2, 1)
-    torch.library.opcheck(kd_loss_sparse_op, (student, ids, values, total, labels, weight, None, None, None, *tail))
+    torch.library.opcheck(
+        kd_loss_sparse_op.registered, (student, ids, values, total, labels, weight, None, None, None, *tail)
+    )
     features, head, bias = torch.randn(6, 5), torch.randn(12, 5), torch.randn(12)
-    torch.library.opcheck(teacher_head_kd_op, (student, features, head, bias, labels, weight, scale, None, None, *tail))
+    torch.library.opcheck(
+        teacher_head_kd_op.registered, (student, features, head, bias, labels, weight, scale, None, None, *tail)
+    )
 
 
 def test_opcheck_normalize():
@@ -99,3 +105,11 @@ def test_inductor_gives_the_same(inputs, run):
         return kd_loss(2 * z, teacher, labels, alpha=0.5, temperature=2.0)
 
     torch.testing.assert_close(tuple(run(torch.compile(step, fullgraph=True), student)), tuple(run(step, student)))
+
+
+def test_a_second_derivative_is_refused_rather_than_wrong(inputs):
+    student, teacher, labels = inputs
+    loss = kd_loss(student, teacher, labels, alpha=0.5, temperature=2.0, backend="numba").sum()
+    (grad,) = torch.autograd.grad(loss, student, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()

@@ -106,21 +106,54 @@ def _std(z, start, columns):
     return np.sqrt(total / np.float32(columns - 1))
 
 
+@jit(STRICT)
+def _power(temperature):
+    """T if exp(x) is cheap from exp(x / T), by squaring; else 0."""
+    return int(temperature) if temperature == ONE or temperature == ONE + ONE or temperature == np.float32(4.0) else 0
+
+
+@jit(STRICT)
+def _exp_from(root, d, power):
+    """exp(d), from root = exp(d / T) if `power` is T and not 0."""
+    if power == 1:
+        return root
+    if power == 2:
+        return root * root
+    if power == 4:
+        return (root * root) * (root * root)
+    return exp(d)
+
+
 @jit(REDUCTION)
-def _kd_sums(zs, s, zt, t, columns, top_s, top_t, scale, inv_t):
-    """Sums over the row of e_s, e_t and e_t * (teacher - student), the e being exponentials at the temperature."""
+def _kd_sums(zs, s, zt, t, columns, top_s, top_t, scale, inv_t, power):
+    """Sums over the row of exp(student), e_s, e_t and e_t * (teacher - student); e_s and e_t at the temperature."""
+    sum_1 = ZERO
     sum_s = ZERO
     sum_t = ZERO
     cross = ZERO
     for j in range(columns):
         d_s = load(zs, s + j) - top_s
         d_t = load(zt, t + j) * scale - top_t
+        e_s = exp(d_s * inv_t)
         e_t = exp(d_t * inv_t)
-        sum_s += exp(d_s * inv_t)
+        sum_1 += _exp_from(e_s, d_s, power)
+        sum_s += e_s
         sum_t += e_t
         # a class that the teacher rules out (-inf) adds nothing, as in PyTorch's xlogy
         cross += (ZERO if e_t == ZERO else e_t * d_t) - e_t * d_s
-    return sum_s, sum_t, cross
+    return sum_1, sum_s, sum_t, cross
+
+
+@jit(STRICT)
+def _kd_sums_for(zs, s, zt, t, columns, top_s, top_t, scale, inv_t, power):
+    """`_kd_sums` with `power` a constant in each loop."""
+    if power == 1:
+        return _kd_sums(zs, s, zt, t, columns, top_s, top_t, scale, inv_t, 1)
+    if power == 2:
+        return _kd_sums(zs, s, zt, t, columns, top_s, top_t, scale, inv_t, 2)
+    if power == 4:
+        return _kd_sums(zs, s, zt, t, columns, top_s, top_t, scale, inv_t, 4)
+    return _kd_sums(zs, s, zt, t, columns, top_s, top_t, scale, inv_t, 0)
 
 
 @jit(STRICT)
@@ -128,7 +161,7 @@ def _forward_rows(
     first, last, columns, zs, stride_s, has_teacher, zt, stride_t, hard, soft, q, stride_q,
     has_weight, weight, has_scale, class_scale, alpha, temperature, smoothing, loss, row_stats, want_stats, stats,
 ):  # fmt: skip
-    inv_t = ONE / temperature
+    inv_t, power = ONE / temperature, _power(temperature)
     for i in range(first, last):
         s, t, r = i * stride_s, i * stride_t, i * stride_q
         y = hard[i]
@@ -142,8 +175,9 @@ def _forward_rows(
                 top_t = _max_scaled(zt, t, columns, scale)
             else:
                 top_t = row_max(zt, t, t + columns)
-            sum_s, sum_t, cross = _kd_sums(zs, s, zt, t, columns, top_s, top_t, scale, inv_t)
-        sum_1 = sum_s if has_teacher and temperature == ONE else sum_exp(zs, s, columns, top_s, ONE)
+            sum_1, sum_s, sum_t, cross = _kd_sums_for(zs, s, zt, t, columns, top_s, top_t, scale, inv_t, power)
+        else:
+            sum_1 = sum_exp(zs, s, columns, top_s, ONE)
         value = cross_entropy(zs, s, columns, y, top_s, sum_1, soft, q, r, mass, smoothing)
         if smoothing > ZERO:  # smoothing gives every class a share e/C, whatever the label's own mass
             mass = (ONE - smoothing) * mass + smoothing
@@ -174,27 +208,32 @@ def _grad_ce(zs, s, columns, top, factor, soft, q, q_start, c_q, c_0, grad, g):
 
 
 @jit(STRICT)
-def _kd_part(zs, s, zt, t, j, tops, inv_t, factors, same):
+def _kd_part(zs, s, zt, t, j, tops, inv_t, factors, power):
     """The gradient at column j without the label: both softmaxes of the student less the teacher's."""
     d_s = load(zs, s + j) - tops[0]
+    e_s = exp(d_s * inv_t)
     e_t = exp((load(zt, t + j) * tops[2] - tops[1]) * inv_t)
-    if same:
-        return (factors[0] + factors[1]) * exp(d_s) - factors[2] * e_t
-    return factors[0] * exp(d_s) + factors[1] * exp(d_s * inv_t) - factors[2] * e_t
+    return factors[0] * _exp_from(e_s, d_s, power) + factors[1] * e_s - factors[2] * e_t
 
 
 @jit(STRICT)
-def _grad_kd(zs, s, zt, t, columns, tops, inv_t, factors, same, soft, q, q_start, c_q, c_0, grad, g):
+def _grad_kd(zs, s, zt, t, columns, tops, inv_t, factors, power, soft, q, q_start, c_q, c_0, grad, g):
     if soft:
         for j in range(columns):
-            part = _kd_part(zs, s, zt, t, j, tops, inv_t, factors, same)
+            part = _kd_part(zs, s, zt, t, j, tops, inv_t, factors, power)
             store(grad, g + j, part - c_q * load(q, q_start + j) - c_0)
-    elif same:
+    elif power == 1:
         for j in range(columns):
-            store(grad, g + j, _kd_part(zs, s, zt, t, j, tops, inv_t, factors, True) - c_0)
+            store(grad, g + j, _kd_part(zs, s, zt, t, j, tops, inv_t, factors, 1) - c_0)
+    elif power == 2:
+        for j in range(columns):
+            store(grad, g + j, _kd_part(zs, s, zt, t, j, tops, inv_t, factors, 2) - c_0)
+    elif power == 4:
+        for j in range(columns):
+            store(grad, g + j, _kd_part(zs, s, zt, t, j, tops, inv_t, factors, 4) - c_0)
     else:
         for j in range(columns):
-            store(grad, g + j, _kd_part(zs, s, zt, t, j, tops, inv_t, factors, False) - c_0)
+            store(grad, g + j, _kd_part(zs, s, zt, t, j, tops, inv_t, factors, 0) - c_0)
 
 
 @jit(STRICT)
@@ -202,7 +241,7 @@ def _backward_rows(
     first, last, columns, grad_loss, zs, stride_s, has_teacher, zt, stride_t, hard, soft, q, stride_q,
     has_weight, weight, row_stats, alpha, temperature, smoothing, grad,
 ):  # fmt: skip
-    inv_t = ONE / temperature
+    inv_t, power = ONE / temperature, _power(temperature)
     share_ce = ONE - alpha if has_teacher else ONE
     for i in range(first, last):
         s, t, r, g, y = i * stride_s, i * stride_t, i * stride_q, i * columns, hard[i]
@@ -215,8 +254,8 @@ def _backward_rows(
         tops = (top_s, row_stats[3, i], row_stats[5, i])
         factors = (factor, kd * row_stats[2, i], kd * row_stats[4, i])
         if has_teacher:
-            _grad_kd(zs, s, zt, t, columns, tops, inv_t, factors, temperature == ONE, soft, q, r, c_q, c_0, grad, g)
-            at_label = _kd_part(zs, s, zt, t, y, tops, inv_t, factors, temperature == ONE)
+            _grad_kd(zs, s, zt, t, columns, tops, inv_t, factors, power, soft, q, r, c_q, c_0, grad, g)
+            at_label = _kd_part(zs, s, zt, t, y, tops, inv_t, factors, power)
         else:
             _grad_ce(zs, s, columns, top_s, factor, soft, q, r, c_q, c_0, grad, g)
             at_label = factor * exp(load(zs, s + y) - top_s)

@@ -1,18 +1,15 @@
 """`kd_loss` as a pair of registered operators, so that `torch.compile` sees one node and autograd one edge."""
 
-# mypy: disallow-untyped-defs=False
-
-import torch
 from torch import Tensor
 
 from .._checks import check_index_values
+from .._operators import LossOperator
 from .._scalars import as_floats, as_kernel_arguments
 
 ROW_STATS = 7
 
 
-@torch.library.custom_op("prunekd::kd_loss", mutates_args=())
-def kd_loss_op(
+def _kd_loss(
     student: Tensor,
     teacher: Tensor | None,
     labels: Tensor,
@@ -44,21 +41,7 @@ def kd_loss_op(
     )
 
 
-@kd_loss_op.register_fake
-def _fake_forward(
-    student, teacher, labels, weight, class_scale, alpha_tensor, temperature_tensor, alpha, temperature,
-    label_smoothing, want_stats, backend,
-):  # fmt: skip
-    rows = student.shape[0]
-    return (
-        student.new_empty(rows, dtype=torch.float32),
-        student.new_empty((ROW_STATS, rows), dtype=torch.float32),
-        student.new_empty((4, rows if want_stats else 0), dtype=torch.float32),
-    )
-
-
-@torch.library.custom_op("prunekd::kd_loss_backward", mutates_args=())
-def kd_loss_backward_op(
+def _kd_loss_backward(
     grad_loss: Tensor,
     student: Tensor,
     teacher: Tensor | None,
@@ -84,24 +67,4 @@ def kd_loss_backward_op(
     return triton_kernel.backward(grad_loss, student, teacher, labels, weight, row_stats, a_arg, t_arg, label_smoothing)
 
 
-@kd_loss_backward_op.register_fake
-def _fake_backward(grad_loss, student, *_):
-    return student.new_empty(student.shape)
-
-
-def _setup_context(ctx, inputs, output):
-    student, teacher, labels, weight, _, alpha_tensor, temperature_tensor, *numbers = inputs
-    _, row_stats, stats = output
-    ctx.save_for_backward(student, teacher, labels, weight, row_stats, alpha_tensor, temperature_tensor)
-    ctx.alpha, ctx.temperature, ctx.label_smoothing, _, ctx.backend = numbers
-    ctx.mark_non_differentiable(row_stats, stats)
-
-
-def _backward(ctx, grad_loss, *_):
-    grad = kd_loss_backward_op(
-        grad_loss, *ctx.saved_tensors, ctx.alpha, ctx.temperature, ctx.label_smoothing, ctx.backend
-    )
-    return grad, *[None] * 11
-
-
-kd_loss_op.register_autograd(_backward, setup_context=_setup_context)
+kd_loss_op = LossOperator(_kd_loss, _kd_loss_backward, row_stats=ROW_STATS, saved=(0, 1, 2, 3))

@@ -1,18 +1,15 @@
 """`kd_loss_sparse` as a pair of registered operators."""
 
-# mypy: disallow-untyped-defs=False
-
-import torch
 from torch import Tensor
 
 from .._checks import check_index_values
+from .._operators import LossOperator
 from .._scalars import as_floats, as_kernel_arguments
 
 ROW_STATS = 9
 
 
-@torch.library.custom_op("prunekd::kd_loss_sparse", mutates_args=())
-def kd_loss_sparse_op(
+def _kd_loss_sparse(
     student: Tensor,
     topk_ids: Tensor,
     topk_logits: Tensor,
@@ -51,21 +48,7 @@ def kd_loss_sparse_op(
     )
 
 
-@kd_loss_sparse_op.register_fake
-def _fake_forward(
-    student, topk_ids, topk_logits, logsumexp, labels, weight, scale, alpha_tensor, temperature_tensor, alpha,
-    temperature, label_smoothing, want_stats, backend,
-):  # fmt: skip
-    rows = student.shape[0]
-    return (
-        student.new_empty(rows, dtype=torch.float32),
-        student.new_empty((ROW_STATS, rows), dtype=torch.float32),
-        student.new_empty((4, rows if want_stats else 0), dtype=torch.float32),
-    )
-
-
-@torch.library.custom_op("prunekd::kd_loss_sparse_backward", mutates_args=())
-def kd_loss_sparse_backward_op(
+def _kd_loss_sparse_backward(
     grad_loss: Tensor,
     student: Tensor,
     topk_ids: Tensor,
@@ -96,24 +79,4 @@ def kd_loss_sparse_backward_op(
     )
 
 
-@kd_loss_sparse_backward_op.register_fake
-def _fake_backward(grad_loss, student, *_):
-    return student.new_empty(student.shape)
-
-
-def _setup_context(ctx, inputs, output):
-    student, topk_ids, topk_logits, _, labels, weight, _, alpha_tensor, temperature_tensor, *numbers = inputs
-    _, row_stats, stats = output
-    ctx.save_for_backward(student, topk_ids, topk_logits, labels, weight, row_stats, alpha_tensor, temperature_tensor)
-    ctx.alpha, ctx.temperature, ctx.label_smoothing, _, ctx.backend = numbers
-    ctx.mark_non_differentiable(row_stats, stats)
-
-
-def _backward(ctx, grad_loss, *_):
-    grad = kd_loss_sparse_backward_op(
-        grad_loss, *ctx.saved_tensors, ctx.alpha, ctx.temperature, ctx.label_smoothing, ctx.backend
-    )
-    return grad, *[None] * 13
-
-
-kd_loss_sparse_op.register_autograd(_backward, setup_context=_setup_context)
+kd_loss_sparse_op = LossOperator(_kd_loss_sparse, _kd_loss_sparse_backward, row_stats=ROW_STATS, saved=(0, 1, 2, 4, 5))

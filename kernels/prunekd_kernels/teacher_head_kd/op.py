@@ -1,17 +1,14 @@
 """`teacher_head_kd` as a pair of registered operators."""
 
-# mypy: disallow-untyped-defs=False
-
-import torch
 from torch import Tensor
 
 from .._checks import check_index_values
+from .._operators import LossOperator
 from .._scalars import as_floats, as_kernel_arguments
 from ..kd_loss.op import ROW_STATS
 
 
-@torch.library.custom_op("prunekd::teacher_head_kd", mutates_args=())
-def teacher_head_kd_op(
+def _teacher_head_kd(
     student: Tensor,
     features: Tensor,
     head_weight: Tensor,
@@ -57,21 +54,7 @@ def teacher_head_kd_op(
     )
 
 
-@teacher_head_kd_op.register_fake
-def _fake_forward(
-    student, features, head_weight, head_bias, labels, weight, class_scale, alpha_tensor, temperature_tensor, alpha,
-    temperature, label_smoothing, want_stats, backend,
-):  # fmt: skip
-    rows = student.shape[0]
-    return (
-        student.new_empty(rows, dtype=torch.float32),
-        student.new_empty((ROW_STATS, rows), dtype=torch.float32),
-        student.new_empty((4, rows if want_stats else 0), dtype=torch.float32),
-    )
-
-
-@torch.library.custom_op("prunekd::teacher_head_kd_backward", mutates_args=())
-def teacher_head_kd_backward_op(
+def _teacher_head_kd_backward(
     grad_loss: Tensor,
     student: Tensor,
     features: Tensor,
@@ -103,26 +86,6 @@ def teacher_head_kd_backward_op(
     )
 
 
-@teacher_head_kd_backward_op.register_fake
-def _fake_backward(grad_loss, student, *_):
-    return student.new_empty(student.shape)
-
-
-def _setup_context(ctx, inputs, output):
-    student, features, head_weight, head_bias, labels, weight, _, alpha_tensor, temperature_tensor, *numbers = inputs
-    _, row_stats, stats = output
-    ctx.save_for_backward(
-        student, features, head_weight, head_bias, labels, weight, row_stats, alpha_tensor, temperature_tensor
-    )
-    ctx.alpha, ctx.temperature, ctx.label_smoothing, _, ctx.backend = numbers
-    ctx.mark_non_differentiable(row_stats, stats)
-
-
-def _backward(ctx, grad_loss, *_):
-    grad = teacher_head_kd_backward_op(
-        grad_loss, *ctx.saved_tensors, ctx.alpha, ctx.temperature, ctx.label_smoothing, ctx.backend
-    )
-    return grad, *[None] * 13
-
-
-teacher_head_kd_op.register_autograd(_backward, setup_context=_setup_context)
+teacher_head_kd_op = LossOperator(
+    _teacher_head_kd, _teacher_head_kd_backward, row_stats=ROW_STATS, saved=(0, 1, 2, 3, 4, 5)
+)
