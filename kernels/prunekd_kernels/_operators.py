@@ -1,8 +1,8 @@
 """A loss as registered operators, for `torch.compile`, and as a plain autograd function, for eager calls.
 
 `torch.compile` needs the operators: it then sees one node with a shape and a gradient, and breaks no graph. In eager
-mode the operators' way through PyTorch's dispatcher, in Python, takes a third of the time of a loss of 1024 x 1000 on two
-cores, so there the same functions are called directly.
+mode the operators' way through PyTorch's dispatcher, in Python, takes a third of the time of a loss of 1024 x 1000 on
+two cores, so there the same functions are called directly.
 """
 
 # mypy: disallow-untyped-defs=False

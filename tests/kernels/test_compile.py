@@ -111,5 +111,5 @@ def test_a_second_derivative_is_refused_rather_than_wrong(inputs):
     student, teacher, labels = inputs
     loss = kd_loss(student, teacher, labels, alpha=0.5, temperature=2.0, backend="numba").sum()
     (grad,) = torch.autograd.grad(loss, student, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+    with pytest.raises(RuntimeError, match=r"differentiate twice|does not require grad"):
         grad.sum().backward()
