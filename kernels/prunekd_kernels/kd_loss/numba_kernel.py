@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._numba_math import REDUCTION, STRICT, exp, flat_view, jit, load, maximum, store
+from .._numba_math import REDUCTION, STRICT, exp, flat_view, jit, load, maximum, prefetch_row, store
 from .._numba_rows import (
     ONE,
     ZERO,
@@ -166,6 +166,8 @@ def _forward_rows(
         s, t, r = i * stride_s, i * stride_t, i * stride_q
         y = hard[i]
         top_s = row_max(zs, s, s + columns)
+        if i + 1 < last:
+            prefetch_row(zs, s + stride_s, columns)
         mass = row_sum(q, r, columns) if soft else ONE
         top_t, scale, sum_s, sum_t, cross = ZERO, ONE, ONE, ONE, ZERO
         if has_teacher:
@@ -175,6 +177,8 @@ def _forward_rows(
                 top_t = _max_scaled(zt, t, columns, scale)
             else:
                 top_t = row_max(zt, t, t + columns)
+            if i + 1 < last:
+                prefetch_row(zt, t + stride_t, columns)
             sum_1, sum_s, sum_t, cross = _kd_sums_for(zs, s, zt, t, columns, top_s, top_t, scale, inv_t, power)
         else:
             sum_1 = sum_exp(zs, s, columns, top_s, ONE)
