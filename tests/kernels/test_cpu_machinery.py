@@ -66,19 +66,21 @@ def _step(rows: int = 256, classes: int = 1000) -> torch.Tensor:
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 @pytest.mark.parametrize("with_openmp", [True, False], ids=["openmp", "pool"])
 def test_result_does_not_depend_on_threads(count, with_openmp, threads, monkeypatch):
+    monkeypatch.setattr(_parallel, "_WORTH_A_THREAD", 1)
     threads(1)
     alone = _step()
     threads(count)
     if not with_openmp:
-        monkeypatch.setattr(_parallel, "_openmp_runtime", lambda: None)
-    elif _parallel._openmp_runtime() is None:
+        monkeypatch.setattr(_parallel, "_gomp_parallel", lambda: None)
+    elif _parallel._gomp_parallel() is None:
         pytest.skip("PyTorch has no OpenMP runtime with GOMP_parallel here")
     assert torch.equal(_step(), alone)
 
 
-def test_several_python_threads_at_once(threads):
+def test_several_python_threads_at_once(threads, monkeypatch):
     """A reader may normalise while the trainer computes a loss; Numba's own threads would end the process."""
     threads(2)
+    monkeypatch.setattr(_parallel, "_WORTH_A_THREAD", 1)
     wanted = _step()
     wrong: list[int] = []
 
@@ -102,8 +104,9 @@ def _child(queue) -> None:
     queue.put(normalize(_IMAGES, [9.0] * 3, [2.0] * 3, backend="numba").sum().item())
 
 
-def test_a_forked_worker_can_use_the_kernels(threads):
+def test_a_forked_worker_can_use_the_kernels(threads, monkeypatch):
     threads(2)
+    monkeypatch.setattr(_parallel, "_WORTH_A_THREAD", 1)
     _step()  # the parent has used its threads
     wanted = normalize(_IMAGES, [9.0] * 3, [2.0] * 3, backend="numba").sum().item()
     context = multiprocessing.get_context("fork")
@@ -119,8 +122,8 @@ _ONE_STEP = """
 import torch
 from prunekd_kernels import kd_loss
 torch.set_num_threads(2)
-student = torch.randn(64, 1000, requires_grad=True)
-kd_loss(student, student.detach(), torch.zeros(64, dtype=torch.long), alpha=0.5, temperature=2.0).sum().backward()
+student = torch.randn(1024, 1000, requires_grad=True)
+kd_loss(student, student.detach(), torch.zeros(1024, dtype=torch.long), alpha=0.5, temperature=2.0).sum().backward()
 """
 
 

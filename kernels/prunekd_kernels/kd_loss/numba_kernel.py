@@ -268,10 +268,10 @@ def _backward_rows(
 
 
 @jit(STRICT)
-def _forward_team(args, num_rows, size, gomp_parallel, omp_get_thread_num, omp_get_num_threads):
-    open_region(_forward_rows, args, num_rows, size, gomp_parallel, omp_get_thread_num, omp_get_num_threads)
+def _forward_team(args, num_rows, chunk, size, gomp_parallel):
+    open_region(_forward_rows, args, num_rows, chunk, size, gomp_parallel)
 
 
 @jit(STRICT)
-def _backward_team(args, num_rows, size, gomp_parallel, omp_get_thread_num, omp_get_num_threads):
-    open_region(_backward_rows, args, num_rows, size, gomp_parallel, omp_get_thread_num, omp_get_num_threads)
+def _backward_team(args, num_rows, chunk, size, gomp_parallel):
+    open_region(_backward_rows, args, num_rows, chunk, size, gomp_parallel)

@@ -52,5 +52,5 @@ def _normalize_images(first, last, height, width, channels, pixels, scale, shift
 
 
 @jit(STRICT)
-def _normalize_team(args, num_rows, size, gomp_parallel, omp_get_thread_num, omp_get_num_threads):
-    open_region(_normalize_images, args, num_rows, size, gomp_parallel, omp_get_thread_num, omp_get_num_threads)
+def _normalize_team(args, num_rows, chunk, size, gomp_parallel):
+    open_region(_normalize_images, args, num_rows, chunk, size, gomp_parallel)
