@@ -9,7 +9,7 @@ from prunekd.input import Reader, eval_plan
 from prunekd.store.index import Split
 from prunekd.training.distributed import World
 from prunekd.training.metrics import RunningMetrics
-from prunekd.training.recipe import Recipe
+from prunekd.training.settings import Recipe
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -18,7 +18,7 @@ from prunekd.distill import ObjectiveSettings, OnlineTeacher, create_objective, 
 from prunekd.distill.objective import Objective
 from prunekd.pruning.subset import Subset
 from prunekd.store.index import Store
-from prunekd.training.recipe import Recipe
+from prunekd.training.settings import Recipe
 
 IDENTITY = ("recipe", "store", "subset", "teacher", "alpha", "temperature", "reshaping")
 
