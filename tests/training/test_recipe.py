@@ -8,9 +8,10 @@ import torch
 import yaml
 from torch import nn
 
-from prunekd.training.optim import create_optimizer
-from prunekd.training.recipe import OptimizerSettings, Recipe, ScheduleSettings, build, load_recipe, recipe_names
-from prunekd.training.schedule import learning_rate
+from prunekd.training.optim import apex_problem, create_optimizer
+from prunekd.training.recipe import build, load_recipe, recipe_names
+from prunekd.training.schedule import learning_rate, resolution
+from prunekd.training.settings import OptimizerSettings, ProgressiveSettings, Recipe, ScheduleSettings
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -47,6 +48,16 @@ def test_overrides_reach_the_leaves() -> None:
         ("mean=[1, 2]", "three numbers"),
         ("model.name.x=1", "holds no further settings"),
         ("optimizer.lr", "write it as key=value"),
+        ("optimizer.name=lars", "it must be sgd or adamw or lamb"),
+        ("accumulate=3", "accumulate is 3; it must be a divisor of 32"),
+        ("clip_norm=-1", "clip_norm is -1"),
+        ("ema.decay=1", r"ema\.decay is 1"),
+        ("mix.mixup=-0.2", r"mix\.mixup is -0\.2"),
+        ("mix.probability=2", r"mix\.probability is 2"),
+        ("budget.steps=-1", r"budget\.steps is -1"),
+        ("budget={steps: 3, samples: 3}", "steps or samples, not both"),
+        ("progressive.start=64", "progressive.start 64 exceeds train_view.size 16"),
+        ("progressive.ramp=[0.9, 0.1]", "two rising fractions"),
     ],
 )
 def test_wrong_settings_are_named(override: str, message: str) -> None:
@@ -90,6 +101,23 @@ def test_cosine_and_step_are_torchs() -> None:
     assert [learning_rate(steps, 0.4, step, 50) for step in range(50)] == pytest.approx(expected)
 
 
+def test_linear_is_torchs() -> None:
+    linear = ScheduleSettings(name="linear", warmup=0.0, floor=0.25)
+    expected = torch_rates(lambda o: torch.optim.lr_scheduler.LinearLR(o, 1.0, 0.25, total_iters=50), 50)
+    assert [learning_rate(linear, 0.4, step, 50) for step in range(50)] == pytest.approx(expected)
+
+
+def test_resolution_grows_between_the_ramps_ends() -> None:
+    settings = ProgressiveSettings(start=128, ramp=(0.25, 0.75), multiple=32)
+    sizes = [resolution(settings, 224, done / 100) for done in range(101)]
+    assert sizes == sorted(sizes)
+    assert set(sizes) == {128, 160, 192, 224}
+    assert set(sizes[:26]) == {128}
+    assert set(sizes[75:]) == {224}
+    assert sizes[50] == 192  # 128 + half of 96 = 176, rounded to a multiple of 32 (halves to even)
+    assert resolution(ProgressiveSettings(), 200, 0.0) == 200
+
+
 def test_warm_up_rises_to_the_peak_and_scales_with_the_run() -> None:
     settings = ScheduleSettings(name="constant", warmup=0.1)
     rates = [learning_rate(settings, 1.0, step, 100) for step in range(100)]
@@ -98,7 +126,7 @@ def test_warm_up_rises_to_the_peak_and_scales_with_the_run() -> None:
     assert [learning_rate(settings, 1.0, step, 10) for step in range(3)] == [1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lamb"])
 @pytest.mark.parametrize("decay_norms", [False, True])
 def test_weight_decay_spares_norms_and_biases_unless_told(name: str, decay_norms: bool) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
@@ -113,3 +141,20 @@ def test_weight_decay_spares_norms_and_biases_unless_told(name: str, decay_norms
 def test_settings_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         load_recipe("demo").epochs = 5  # type: ignore[misc]
+
+
+def test_apex_is_used_only_if_it_is_nvidias(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three situations made with packages on the path: none, PyPI's namesake, NVIDIA's without its extensions."""
+    model = nn.Linear(2, 2)
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    with pytest.raises(ValueError, match=r"NVIDIA Apex is not installed; .*Or use sgd"):
+        create_optimizer(model, OptimizerSettings(name="apex_sgd"))
+    (tmp_path / "apex").mkdir()
+    (tmp_path / "apex/__init__.py").touch()
+    with pytest.raises(ValueError, match=r"is PyPI's, another project.*Or use lamb"):
+        create_optimizer(model, OptimizerSettings(name="apex_lamb"))
+    (tmp_path / "apex/optimizers").mkdir()
+    (tmp_path / "apex/optimizers/__init__.py").touch()
+    assert "without its compiled extensions" in str(apex_problem())
+    (tmp_path / "amp_C.py").touch()
+    assert apex_problem() is None

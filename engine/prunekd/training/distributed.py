@@ -36,6 +36,21 @@ class World:
             return flag
         return bool(self.sum(torch.tensor(float(flag), device=self.device)).item())
 
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """A tensor of the same shape from every process, in order of rank (a collective call), on the CPU."""
+        if self.size == 1:
+            return [tensor.cpu()]
+        mine = tensor.to(self.device)
+        gathered = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(gathered, mine)
+        return [part.cpu() for part in gathered]
+
+    def broadcast_buffers(self, model: nn.Module) -> None:
+        """Give every process the main one's buffers (batch statistics, which each took from its own samples)."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.size > 1:

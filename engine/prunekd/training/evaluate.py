@@ -10,6 +10,7 @@ from prunekd.store.index import Split
 from prunekd.training.distributed import World
 from prunekd.training.metrics import RunningMetrics
 from prunekd.training.settings import Recipe
+from prunekd.training.transfer import on_device
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -28,12 +29,11 @@ def evaluate(model: nn.Module, reader: Reader, split: Split, recipe: Recipe, wor
     metrics = RunningMetrics(world.device)
     was_training = model.training
     model.eval()
-    for batch in reader.epoch(plan):
-        images = batch.images.to(world.device, non_blocking=True)
-        labels = batch.labels.to(world.device, non_blocking=True)
-        inputs = to_input(images, recipe.mean, recipe.std, DTYPES[recipe.precision])
+    world.broadcast_buffers(model)
+    for batch in on_device(reader.epoch(plan), world.device):
+        inputs = to_input(batch.images, recipe.mean, recipe.std, DTYPES[recipe.precision])
         with autocast(world, recipe.precision):
             logits = model(inputs)
-        metrics.add(F.cross_entropy(logits.float(), labels, reduction="none"), logits, labels)
+        metrics.add(F.cross_entropy(logits.float(), batch.labels, reduction="none"), logits, batch.labels)
     model.train(was_training)
     return metrics.read(world)

@@ -4,32 +4,30 @@ The host reads a figure off the device only every `log_every` steps and at an ep
 queues work.
 """
 
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
-
-import numpy as np
-import torch
-from torch import nn
 
 from prunekd.common.files import write_json
 from prunekd.common.ledger import Ledger
-from prunekd.common.pixels import to_input
-from prunekd.input import Batch, train_plan
-from prunekd.models import ModelCard, create_model, save_trained
+from prunekd.input import Batch, EpochPlan
+from prunekd.models import ModelCard, save_trained
+from prunekd.training.course import Course
 from prunekd.training.distributed import World
-from prunekd.training.evaluate import DTYPES, autocast, evaluate
-from prunekd.training.metrics import RunLog, RunningMetrics
-from prunekd.training.optim import create_optimizer
+from prunekd.training.evaluate import evaluate
+from prunekd.training.learner import Learner
+from prunekd.training.metrics import RunLog
 from prunekd.training.randomness import Randomness
 from prunekd.training.readers import Readers, open_readers
 from prunekd.training.run import RunSpec, prepare_folder, summarize
+from prunekd.training.samples import SampleState
 from prunekd.training.schedule import learning_rate
-from prunekd.training.state import Trainable, checkpoints, load_checkpoint, save_checkpoint
+from prunekd.training.signals import Requests
+from prunekd.training.snapshot import collect, spread
+from prunekd.training.state import checkpoints, load_checkpoint, save_checkpoint
+from prunekd.training.transfer import on_device
+from prunekd.training.watch import require_finite
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -45,8 +43,7 @@ class Trainer:
         say: called with one line about what was chosen and why.
 
     Raises:
-        ValueError: see RunSpec, prepare_folder; batch size not divisible by the number of processes, or larger than
-            the subset.
+        ValueError: see RunSpec, prepare_folder, Course, Learner.
     """
 
     def __init__(
@@ -61,128 +58,114 @@ class Trainer:
         self.spec = spec
         self.world = world
         self.ledger = Ledger()
-        self._owns_readers = readers is None
         self.epoch = 0
+        self.global_step = 0
         self.epochs: list[dict[str, Any]] = []
+        self.requests = Requests()
+        self._owns_readers = readers is None
         self._step_in_epoch = 0
+        self._epoch_steps = 0
         self._at_epoch_start: dict[str, float] = {}  # the ledger's seconds then
         self._bytes_booked = (0, 0)
         self._progress: Progress | None = None
         self._say = say if world.is_main else lambda line: None
-        self._terminated = False
         with self.ledger.phase("setup"):
             self._build(resume, readers)
 
     def _build(self, resume: str | None, readers: Readers | None) -> None:
         spec, recipe, world = self.spec, self.spec.recipe, self.world
-        self.steps_per_epoch = spec.kept // recipe.batch_size
-        if self.steps_per_epoch == 0:
-            raise ValueError(
-                f"batch_size {recipe.batch_size} is larger than the {spec.kept} samples kept; "
-                f"use --set batch_size={max(1, spec.kept // 4)} or keep more"
-            )
-        if recipe.batch_size % world.size:
-            raise ValueError(f"batch_size {recipe.batch_size} is not divisible by {world.size} processes")
+        self.course = Course(spec, world)
         if world.is_main:
             prepare_folder(spec, resume)
         world.barrier()
-        self.total_steps = self.steps_per_epoch * recipe.epochs
+        wanted = bool(self.course.dynamic or recipe.track)
+        self.samples = SampleState(self.course.ids, recipe.track, self.course.epochs, world.device) if wanted else None
+        self.learner = Learner(spec, world, self.samples)
+        self.randomness = Randomness(recipe.seed + world.rank, world.device)
         self.eval_every = recipe.eval.every_epochs
         if recipe.eval.scale:
             self.eval_every = max(1, round(self.eval_every / spec.keep))
-        classes = spec.store.classes
-        model = create_model(recipe.model.name, len(classes), seed=recipe.seed, drop_path=recipe.model.drop_path)
-        self.model: nn.Module = model.to(world.device).to(memory_format=torch.channels_last)
-        self.objective = spec.objective()
-        self.metrics = RunningMetrics(world.device)
-        scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "fp16")
-        optimizer = create_optimizer(self.model, recipe.optimizer)
-        randomness = Randomness(recipe.seed + world.rank, world.device)
-        self.parts = Trainable(self.model, optimizer, scaler, self.metrics.sums, randomness)
         self.readers = readers or open_readers(spec, world)
-        self._warm_up()
-        resumed_step = self._restore(resume)
-        self.ddp = world.wrap(self.model)
-        self.log = RunLog(spec.out, resumed_step) if world.is_main else None
+        self.learner.warm_up()
+        self._restore(resume)
+        self.learner.connect()
+        if recipe.compile:
+            with self.ledger.phase("compile"):
+                self.learner.compile(recipe.batch_size // (world.size * recipe.accumulate), self._say)
+        self.log = RunLog(spec.out, self.global_step) if world.is_main else None
         self._last_checkpoint = time.monotonic()
 
     def on_progress(self, progress: Progress) -> None:
         """Call `progress` with plain values every `log_every` steps and after every epoch (main process only)."""
         self._progress = progress if self.world.is_main else None
 
-    def _warm_up(self) -> None:
-        """Have the kernels compiled before the clock of the first epoch starts, on arrays of the run's own kinds."""
-        recipe, device = self.spec.recipe, self.world.device
-        dtype = DTYPES[recipe.precision]
-        pixels = torch.zeros(2, recipe.train_view.size, recipe.train_view.size, 3, dtype=torch.uint8, device=device)
-        to_input(pixels.permute(0, 3, 1, 2), recipe.mean, recipe.std, dtype)
-        logits = torch.zeros(2, len(self.spec.store.classes), dtype=dtype, device=device, requires_grad=True)
-        teacher = self.spec.teacher
-        targets = None if teacher is None else torch.zeros_like(logits, dtype=teacher.settings.dtype)
-        self.objective(logits, targets, torch.zeros(2, dtype=torch.int64, device=device), None).mean().backward()
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the run; an upper bound where a dynamic policy leaves samples out."""
+        return self.course.total_steps
 
     @property
     def finished(self) -> bool:
-        """True when all epochs are done."""
-        return self.epoch >= self.spec.recipe.epochs
-
-    @property
-    def global_step(self) -> int:
-        """Optimizer steps done."""
-        return self.epoch * self.steps_per_epoch + self._step_in_epoch
+        """True when the run's budget is used up."""
+        return self.course.finished(self.epoch, self.global_step)
 
     def fit(self) -> dict[str, Any]:
-        """Train what is left of the run and return the contents of result.json."""
-        with self._stoppable():
+        """Train what is left of the run and return the contents of result.json.
+
+        Raises:
+            RuntimeError: stopped by a signal (a checkpoint was written), or a loss that is not finite.
+        """
+        with self.requests.listening():
             while not self.finished:
                 self.train_epoch()
         return self.finish()
 
     def train_epoch(self) -> dict[str, Any]:
         """Train to the end of the current epoch, evaluate if it is due, and return the epoch's record."""
-        with self.ledger.phase("other"), self.parts.randomness.active():
-            recipe = self.spec.recipe
+        with self.ledger.phase("other"), self.randomness.active():
             if self._step_in_epoch == 0:
                 self._at_epoch_start = dict(self.ledger.seconds)
             self._bytes_booked = self._bytes_read()
-            self.ddp.train()
-            for batch in self._batches():
+            self.learner.model.train()
+            plan = self._plan()
+            for batch in self._batches(plan):
                 with self.ledger.phase("step"):
-                    self._step(batch)
+                    rate = self._learning_rate()
+                    self.learner.step(batch, self.global_step, rate, plan.view_index)
                 self._step_in_epoch += 1
-                if self._step_in_epoch % recipe.log_every == 0:
+                self.global_step += 1
+                if self._step_in_epoch % self.spec.recipe.log_every == 0:
                     self._report_interval()
-                if self._step_in_epoch < self.steps_per_epoch:
-                    self._maybe_checkpoint()
-            with self.ledger.phase("step"):
-                record: dict[str, Any] = {"epoch": self.epoch, **self._read_metrics()}
-            self.metrics.reset()
-            self._book_bytes()
-            record["data_wait_seconds"] = self._this_epoch("data_wait")
-            record["seconds"] = self._this_epoch("data_wait", "step")
-            self.epoch, self._step_in_epoch = self.epoch + 1, 0
-            if self.readers.val and (self.finished or self.epoch % self.eval_every == 0):
-                record |= self._evaluate()
-            self.epochs.append(record)
-            self._tell("epoch", record)
+                if self._step_in_epoch == self._epoch_steps:
+                    break
+                self._maybe_checkpoint()
+            record = self._end_epoch()
             self._maybe_checkpoint()
             return record
 
+    def _end_epoch(self) -> dict[str, Any]:
+        with self.ledger.phase("step"):
+            record: dict[str, Any] = {"epoch": self.epoch, **self._read_metrics()}
+            if self.samples:
+                self.samples.end_epoch(self.world)
+        self.learner.metrics.reset()
+        self._book_bytes()
+        record |= self._faults()
+        record["data_wait_seconds"] = self._this_epoch("data_wait")
+        record["seconds"] = self._this_epoch("data_wait", "step")
+        self.epoch, self._step_in_epoch = self.epoch + 1, 0
+        if self.readers.val and (self.finished or self.epoch % self.eval_every == 0):
+            record |= self._evaluate()
+        self.epochs.append(record)
+        self._tell("epoch", record)
+        return record
+
     def finish(self) -> dict[str, Any]:
-        """Write model.safetensors and result.json, close everything, and return the result."""
+        """Write model.safetensors and result.json (and the tracked scores), close everything, return the result."""
         result = summarize(self.spec, self.epochs, self.ledger)
         if self.world.is_main:
-            spec, recipe = self.spec, self.spec.recipe
-            card = ModelCard(
-                model=recipe.model.name,
-                num_classes=len(spec.store.classes),
-                mean=recipe.mean,
-                std=recipe.std,
-                size=recipe.eval_view.size,
-                classes=spec.store.classes,
-            )
-            save_trained(spec.out / "model.safetensors", self.model, card)
-            write_json(spec.out / "result.json", result)
+            self._save_model("model.safetensors")
+            write_json(self.spec.out / "result.json", result)
         self.close()
         return result
 
@@ -193,71 +176,66 @@ class Trainer:
         if self.log:
             self.log.close()
 
-    def _batches(self) -> Iterator[Batch]:
-        recipe, spec, world = self.spec.recipe, self.spec, self.world
-        plan = train_plan(
-            spec.store.split("train"),
-            ids=None if spec.subset is None else spec.subset.ids,
-            weights=None if spec.subset is None else spec.subset.weights,
-            seed=recipe.seed,
-            epoch=self.epoch,
-            batch_size=recipe.batch_size,
-            view=recipe.train_view,
-            world_size=world.size,
-            rank=world.rank,
-            start_step=self._step_in_epoch,
-        )
-        iterator = iter(self.readers.train.epoch(plan))
+    def _plan(self) -> EpochPlan:
+        observed = self.samples.observed if self.samples else None
+        plan = self.course.plan(self.epoch, self._step_in_epoch, observed)
+        self._epoch_steps = self.course.steps(plan.end_batch, self.global_step - self._step_in_epoch)
+        return plan
+
+    def _batches(self, plan: EpochPlan) -> Iterator[Batch]:
+        source = self.readers.train.epoch(plan)
+        batches = on_device(source, self.world.device)
         try:
             while True:
                 with self.ledger.phase("data_wait"):
-                    batch = next(iterator, None)
+                    batch = next(batches, None)
                 if batch is None:
                     return
                 yield batch
         finally:
-            iterator.close()  # type: ignore[attr-defined]
+            source.close()  # type: ignore[attr-defined]
 
-    def _step(self, batch: Batch) -> None:
-        recipe, device = self.spec.recipe, self.world.device
-        optimizer, scaler = self.parts.optimizer, self.parts.scaler
-        rate = learning_rate(recipe.schedule, recipe.optimizer.lr, self.global_step, self.total_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        images = batch.images.to(device, non_blocking=True)
-        labels = batch.labels.to(device, non_blocking=True)
-        weights = None if batch.weights is None else batch.weights.to(device, non_blocking=True)
-        inputs = to_input(images, recipe.mean, recipe.std, DTYPES[recipe.precision])
-        teacher = self.spec.teacher
-        targets = None
-        if teacher is not None and self.objective.needs_teacher:
-            same = (teacher.card.mean, teacher.card.std) == (recipe.mean, recipe.std)
-            targets = teacher.from_normalized(inputs) if same else teacher(images)
-        with autocast(self.world, recipe.precision):
-            logits = self.ddp(inputs)
-        losses = self.objective(logits, targets, labels, weights)
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(losses.mean()).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        self.metrics.add(losses, logits, labels)
+    def _learning_rate(self) -> float:
+        recipe = self.spec.recipe
+        position = self.course.position(self.epoch, self._step_in_epoch, self._epoch_steps, self.global_step)
+        return learning_rate(recipe.schedule, recipe.optimizer.lr, position, self.total_steps)
 
     def _evaluate(self) -> dict[str, Any]:
         assert self.readers.val is not None
         with self.ledger.phase("eval"):
             split = self.spec.store.split("val")
-            found = evaluate(self.model, self.readers.val, split, self.spec.recipe, self.world)
+            found = evaluate(self.learner.best_model, self.readers.val, split, self.spec.recipe, self.world)
+        before = max((record["val_top1"] for record in self.epochs if "val_top1" in record), default=-1.0)
+        if self.spec.recipe.checkpoint.keep_best and found["top1"] > before and self.world.is_main:
+            with self.ledger.phase("checkpoint"):
+                self._save_model("best.safetensors")
         return {"val_loss": found["loss"], "val_top1": found["top1"], "val_samples": found["samples"]}
 
+    def _save_model(self, name: str) -> None:
+        spec, recipe = self.spec, self.spec.recipe
+        card = ModelCard(
+            model=recipe.model.name,
+            num_classes=len(spec.store.classes),
+            mean=recipe.mean,
+            std=recipe.std,
+            size=recipe.eval_view.size,
+            classes=spec.store.classes,
+        )
+        save_trained(spec.out / name, self.learner.best_model, card)
+
+    # ---- figures -----------------------------------------------------------------------------------------------
+
     def _read_metrics(self) -> dict[str, float]:
-        values = self.metrics.read(self.world)
-        if not np.isfinite(values["loss"]):
-            latest = checkpoints(self.spec.out / "checkpoints")[-1:]
-            raise RuntimeError(
-                f"the loss is {values['loss']} at step {self.global_step} (epoch {self.epoch}): lower optimizer.lr, "
-                f"or use precision bf16; last good checkpoint: {latest[0] if latest else 'none yet'}"
-            )
-        return values
+        self._require_finite()
+        return self.learner.metrics.read(self.world)
+
+    def _require_finite(self) -> None:
+        """See require_finite; a collective call with one host sync."""
+        require_finite(self.learner.watch, self.world, self.spec.out, self.epoch)
+
+    def _faults(self) -> dict[str, int]:
+        """Samples replaced or skipped in this epoch because they could not be decoded, over all processes."""
+        return {}
 
     def _this_epoch(self, *phases: str) -> float:
         """Seconds booked to `phases` since the epoch began."""
@@ -277,7 +255,7 @@ class Trainer:
         with self.ledger.phase("step"):
             values: dict[str, Any] = {"epoch": self.epoch, **self._read_metrics()}
         busy = self._this_epoch("data_wait", "step")
-        values["lr"] = self.parts.optimizer.param_groups[0]["lr"]
+        values["lr"] = self._learning_rate()
         values["data_wait_share"] = self._this_epoch("data_wait") / busy
         values["images_per_second"] = values["samples"] / busy
         self._tell("train", values)
@@ -291,27 +269,31 @@ class Trainer:
     # ---- checkpoints -------------------------------------------------------------------------------------------
 
     def _maybe_checkpoint(self) -> None:
-        settings, step = self.spec.recipe.checkpoint, self.global_step
-        if settings.every_steps and step % settings.every_steps == 0:
+        settings = self.spec.recipe.checkpoint
+        if settings.every_steps and self.global_step % settings.every_steps == 0:
             self.checkpoint()
             return
         # processes must agree on a decision made by clock or signal; asking costs a sync, so ask seldom
         if self.world.size > 1 and self._step_in_epoch % self.spec.recipe.log_every:
             return
         overdue = time.monotonic() - self._last_checkpoint > 60 * settings.every_minutes
-        if self.world.agree(overdue or self._terminated):
+        if self.world.agree(overdue or self.requests.save):
             path = self.checkpoint()
-            if self.world.agree(self._terminated):
+            self.requests.save = False
+            if self.world.agree(self.requests.stop):
                 self.close()
                 raise RuntimeError(f"stopped by a signal; go on with `--resume auto` from {path}")
 
-    def checkpoint(self) -> Path | None:
-        """Write a checkpoint of this moment (on the main process) and return its folder."""
+    def checkpoint(self) -> Path:
+        """Write a checkpoint of this moment (the main process does; a collective call) and return its folder."""
         self._last_checkpoint = time.monotonic()
-        if not self.world.is_main:
-            return None
+        self._require_finite()
         self._book_bytes()
+        folder = self.spec.out / "checkpoints"
         with self.ledger.phase("checkpoint"):
+            tensors = collect(self.world, self.learner, self.samples, self.randomness)
+            if not self.world.is_main:
+                return folder
             position = {
                 "epoch": self.epoch,
                 "step_in_epoch": self._step_in_epoch,
@@ -321,37 +303,25 @@ class Trainer:
                 "ledger": self.ledger.to_dict(),
             }
             keep_last = self.spec.recipe.checkpoint.keep_last
-            return save_checkpoint(self.spec.out / "checkpoints", self.global_step, self.parts, position, keep_last)
+            return save_checkpoint(folder, self.global_step, self.learner.parts, tensors, position, keep_last)
 
-    def _restore(self, resume: str | None) -> int:
-        """Go on from the newest readable checkpoint; returns its step, 0 for a fresh start."""
+    def _restore(self, resume: str | None) -> None:
+        """Go on from the newest readable checkpoint, if there is one."""
         if resume is None:
-            return 0
+            return
         candidates = [Path(resume)] if resume != "auto" else checkpoints(self.spec.out / "checkpoints")[::-1]
         for path in candidates:
             try:
-                position = load_checkpoint(path, self.parts)
+                tensors, position = load_checkpoint(path, self.learner.parts)
+                spread(tensors, self.world, self.learner, self.samples, self.randomness)
             except ValueError as error:
-                if resume != "auto":
+                if path == candidates[-1]:
                     raise
                 self._say(f"{error}; trying the one before")
                 continue
             self.epoch, self._step_in_epoch = position["epoch"], position["step_in_epoch"]
-            self.epochs, self._at_epoch_start = position["epochs"], position["at_epoch_start"]
+            self.global_step, self.epochs = position["global_step"], position["epochs"]
+            self._at_epoch_start = position["at_epoch_start"]
             self.ledger.restore(position["ledger"])
             self._say(f"resumed from {path}: epoch {self.epoch}, step {self._step_in_epoch}")
-            return self.global_step
-        return 0
-
-    @contextmanager
-    def _stoppable(self) -> Iterator[None]:
-        """Between steps, SIGTERM (a scheduler's notice) leads to a checkpoint and a clean stop."""
-
-        def note(_number: int, _frame: FrameType | None) -> None:
-            self._terminated = True
-
-        previous = signal.signal(signal.SIGTERM, note)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, previous)
+            return

@@ -38,6 +38,7 @@ class RunSpec:
     teacher: OnlineTeacher | None = None
     teacher_info: dict[str, Any] | None = None
     class_scale: Tensor | None = None
+    cached: Any = None
     reader: str = "native"
     workers: int | None = None
     labels: dict[str, Any] = field(default_factory=dict)
