@@ -1,5 +1,8 @@
 """`alpha` and `temperature` may be numbers or 0-d tensors; here they become what an operator and a kernel can take."""
 
+from importlib import import_module
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
@@ -17,24 +20,20 @@ def split(value: float | Tensor, device: torch.device) -> tuple[Tensor | None, f
     return None, float(value)
 
 
-def as_floats(
-    alpha: float, alpha_tensor: Tensor | None, temperature: float, temperature_tensor: Tensor | None
-) -> tuple[float, float]:
-    """Both as numbers, for a kernel on the CPU."""
-    return (
-        alpha if alpha_tensor is None else float(alpha_tensor),
-        temperature if temperature_tensor is None else float(temperature_tensor),
-    )
+def kernel_and_scalars(
+    package: str | None,
+    backend: str,
+    alpha: float,
+    alpha_tensor: Tensor | None,
+    temperature: float,
+    temperature_tensor: Tensor | None,
+) -> tuple[ModuleType, float | Tensor, float | Tensor]:
+    """The module with a package's kernels for "numba" or "triton", and alpha and temperature as it takes them.
 
-
-def as_kernel_arguments(
-    alpha: float, alpha_tensor: Tensor | None, temperature: float, temperature_tensor: Tensor | None
-) -> tuple[float | Tensor, float | Tensor]:
-    """Both as a number or a tensor on a device, for a kernel that reads a tensor itself: no synchronisation.
-
-    A 0-d tensor on the CPU is read here, which waits for nothing.
+    A kernel on a GPU reads a tensor on its device itself, which needs no synchronisation; anything else is a number.
     """
-    return _kernel_argument(alpha, alpha_tensor), _kernel_argument(temperature, temperature_tensor)
+    module = import_module(f"{package}.{backend}_kernel")
+    return module, _kernel_argument(alpha, alpha_tensor), _kernel_argument(temperature, temperature_tensor)
 
 
 def _kernel_argument(number: float, tensor: Tensor | None) -> float | Tensor:

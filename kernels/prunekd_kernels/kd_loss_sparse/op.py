@@ -4,7 +4,7 @@ from torch import Tensor
 
 from .._checks import check_index_values
 from .._operators import LossOperator
-from .._scalars import as_floats, as_kernel_arguments
+from .._scalars import kernel_and_scalars
 
 ROW_STATS = 9
 
@@ -33,18 +33,9 @@ def _kd_loss_sparse(
     """
     check_index_values("labels", labels, student.shape[1])
     check_index_values("topk_ids", topk_ids, student.shape[1])
-    if backend == "numba":
-        from . import numba_kernel
-
-        a, t = as_floats(alpha, alpha_tensor, temperature, temperature_tensor)
-        return numba_kernel.forward(
-            student, topk_ids, topk_logits, logsumexp, labels, weight, scale, a, t, label_smoothing, want_stats
-        )
-    from . import triton_kernel
-
-    a_arg, t_arg = as_kernel_arguments(alpha, alpha_tensor, temperature, temperature_tensor)
-    return triton_kernel.forward(
-        student, topk_ids, topk_logits, logsumexp, labels, weight, scale, a_arg, t_arg, label_smoothing, want_stats
+    kernel, a, t = kernel_and_scalars(__package__, backend, alpha, alpha_tensor, temperature, temperature_tensor)
+    return kernel.forward(
+        student, topk_ids, topk_logits, logsumexp, labels, weight, scale, a, t, label_smoothing, want_stats
     )
 
 
@@ -64,19 +55,8 @@ def _kd_loss_sparse_backward(
     backend: str,
 ) -> Tensor:
     """Return the gradient (B, C) by the student's logits, in their dtype, contiguous."""
-    if backend == "numba":
-        from . import numba_kernel
-
-        a, t = as_floats(alpha, alpha_tensor, temperature, temperature_tensor)
-        return numba_kernel.backward(
-            grad_loss, student, topk_ids, topk_logits, labels, weight, row_stats, a, t, label_smoothing
-        )
-    from . import triton_kernel
-
-    a_arg, t_arg = as_kernel_arguments(alpha, alpha_tensor, temperature, temperature_tensor)
-    return triton_kernel.backward(
-        grad_loss, student, topk_ids, topk_logits, labels, weight, row_stats, a_arg, t_arg, label_smoothing
-    )
+    kernel, a, t = kernel_and_scalars(__package__, backend, alpha, alpha_tensor, temperature, temperature_tensor)
+    return kernel.backward(grad_loss, student, topk_ids, topk_logits, labels, weight, row_stats, a, t, label_smoothing)
 
 
 kd_loss_sparse_op = LossOperator(_kd_loss_sparse, _kd_loss_sparse_backward, row_stats=ROW_STATS, saved=(0, 1, 2, 4, 5))

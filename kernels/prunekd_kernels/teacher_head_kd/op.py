@@ -4,7 +4,7 @@ from torch import Tensor
 
 from .._checks import check_index_values
 from .._operators import LossOperator
-from .._scalars import as_floats, as_kernel_arguments
+from .._scalars import kernel_and_scalars
 from ..kd_loss.op import ROW_STATS
 
 
@@ -29,28 +29,9 @@ def _teacher_head_kd(
     `alpha_tensor` and `temperature_tensor`, where given, replace the numbers; `backend` is "numba" or "triton".
     """
     check_index_values("labels", labels, student.shape[1])
-    if backend == "numba":
-        from . import numba_kernel
-
-        a, t = as_floats(alpha, alpha_tensor, temperature, temperature_tensor)
-        return numba_kernel.forward(
-            student, features, head_weight, head_bias, labels, weight, class_scale, a, t, label_smoothing, want_stats
-        )
-    from . import triton_kernel
-
-    a_arg, t_arg = as_kernel_arguments(alpha, alpha_tensor, temperature, temperature_tensor)
-    return triton_kernel.forward(
-        student,
-        features,
-        head_weight,
-        head_bias,
-        labels,
-        weight,
-        class_scale,
-        a_arg,
-        t_arg,
-        label_smoothing,
-        want_stats,
+    kernel, a, t = kernel_and_scalars(__package__, backend, alpha, alpha_tensor, temperature, temperature_tensor)
+    return kernel.forward(
+        student, features, head_weight, head_bias, labels, weight, class_scale, a, t, label_smoothing, want_stats
     )
 
 
@@ -71,18 +52,9 @@ def _teacher_head_kd_backward(
     backend: str,
 ) -> Tensor:
     """Return the gradient (B, C) by the student's logits, in their dtype, contiguous."""
-    if backend == "numba":
-        from . import numba_kernel
-
-        a, t = as_floats(alpha, alpha_tensor, temperature, temperature_tensor)
-        return numba_kernel.backward(
-            grad_loss, student, features, head_weight, head_bias, labels, weight, row_stats, a, t, label_smoothing
-        )
-    from . import triton_kernel
-
-    a_arg, t_arg = as_kernel_arguments(alpha, alpha_tensor, temperature, temperature_tensor)
-    return triton_kernel.backward(
-        grad_loss, student, features, head_weight, head_bias, labels, weight, row_stats, a_arg, t_arg, label_smoothing
+    kernel, a, t = kernel_and_scalars(__package__, backend, alpha, alpha_tensor, temperature, temperature_tensor)
+    return kernel.backward(
+        grad_loss, student, features, head_weight, head_bias, labels, weight, row_stats, a, t, label_smoothing
     )
 
 
