@@ -11,16 +11,11 @@ on GPUs only.
 """
 
 import argparse
-import csv
 import gc
 import os
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,8 +26,8 @@ from torch import Tensor
 import prunekd_kernels
 from prunekd_kernels.kd_loss.reference import kd_loss_reference
 from prunekd_kernels.normalize.reference import normalize_reference
+from recording import RESULTS, append_rows, circumstances, spread
 
-RESULTS = Path(__file__).parent / "results" / "kernels.csv"
 LOSS_SHAPES = [(1024, 10), (1024, 100), (1024, 1000), (256, 21841), (128, 50000)]
 QUICK_SHAPES = [(256, 10), (256, 1000)]
 HEAD_DEPTH = 512
@@ -232,27 +227,6 @@ def copy_bandwidth(device: torch.device) -> float:
     return 2 * source.numel() / best / 1e6
 
 
-def hardware(device: torch.device) -> str:
-    """The processor's name and, of a CPU, the threads PyTorch uses."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    name = facts.get("model name", platform.processor())
-    return f"{name} (family {facts.get('cpu family')}, model {facts.get('model')}), {torch.get_num_threads()} threads"
-
-
-def versions() -> str:
-    """Versions of what is timed; a package that is not installed is left out."""
-    found = []
-    for package in ("torch", "triton", "numba", "liger-kernel"):
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join([f"python {platform.python_version()}", *found])
-
-
 def run_case(
     case: Case, device: torch.device, options: argparse.Namespace, common: dict, bandwidth: float
 ) -> list[dict]:
@@ -263,16 +237,13 @@ def run_case(
     print(f"{case.operation}  B={case.rows} C={case.classes} {str(case.dtype)[6:]} {case.note}")
     rows = []
     for name, values in times.items():
-        ordered = sorted(values)
         speed = case.floor_bytes / medians[name] / 1e6
         peak = peak_memory(case.contenders[name], device)
         ratio = f"{medians[name] / medians[ours]:5.2f} x ours" if ours and name != ours else ""
         print(f"  {name:20s} {medians[name]:9.3f} ms  {speed:7.1f} GB/s  {ratio}")
         rows.append(common | {
             "operation": case.operation, "contender": name, "rows": case.rows, "classes": case.classes,
-            "dtype": str(case.dtype)[6:], "note": case.note, "median_ms": round(medians[name], 4),
-            "p20_ms": round(ordered[len(ordered) // 5], 4), "p80_ms": round(ordered[len(ordered) * 4 // 5], 4),
-            "repeats": len(values), "floor_bytes": case.floor_bytes, "gb_per_s": round(speed, 2),
+            "dtype": str(case.dtype)[6:], "note": case.note, **spread("ms", values), "repeats": len(values), "floor_bytes": case.floor_bytes, "gb_per_s": round(speed, 2),
             "load_average": round(os.getloadavg()[0], 2),
             "percent_of_copy": round(100 * speed / bandwidth, 1), "peak_mib": "" if peak is None else round(peak, 1),
         })  # fmt: skip
@@ -291,7 +262,7 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=20.0, help="at most this long for one case")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "kernels.csv")
     options = parser.parse_args()
     device = torch.device(options.device)
     dtype = getattr(torch, options.dtype or ("bfloat16" if device.type == "cuda" else "float32"))
@@ -299,10 +270,8 @@ def main() -> None:
     if options.quick:
         options.repeats, options.seconds = 5, 2.0
     bandwidth = copy_bandwidth(device)
-    common = {
-        "date_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"), "hardware": hardware(device),
-        "versions": versions(), "command": "python benchmarks/kernels.py " + " ".join(sys.argv[1:]),
-        "copy_gb_per_s": round(bandwidth, 1),
+    common = circumstances() | {
+        "device": str(device), "threads": torch.get_num_threads(), "copy_gb_per_s": round(bandwidth, 1),
     }  # fmt: skip
     print(f"{common['hardware']}; {common['versions']}; copy {bandwidth:.1f} GB/s")
     cases = {
@@ -316,17 +285,6 @@ def main() -> None:
             rows = run_case(case, device, options, common, bandwidth)
             if not options.quick:
                 append_rows(options.out, rows)
-
-
-def append_rows(path: Path, rows: list[dict]) -> None:
-    """Append to the CSV, with a header if it is new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        if is_new:
-            writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":
