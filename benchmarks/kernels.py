@@ -243,7 +243,8 @@ def run_case(
         print(f"  {name:20s} {medians[name]:9.3f} ms  {speed:7.1f} GB/s  {ratio}")
         rows.append(common | {
             "operation": case.operation, "contender": name, "rows": case.rows, "classes": case.classes,
-            "dtype": str(case.dtype)[6:], "note": case.note, **spread("ms", values), "repeats": len(values), "floor_bytes": case.floor_bytes, "gb_per_s": round(speed, 2),
+            "dtype": str(case.dtype)[6:], "note": case.note, **spread("ms", values), "repeats": len(values),
+            "floor_bytes": case.floor_bytes, "gb_per_s": round(speed, 2),
             "load_average": round(os.getloadavg()[0], 2),
             "percent_of_copy": round(100 * speed / bandwidth, 1), "peak_mib": "" if peak is None else round(peak, 1),
         })  # fmt: skip
