@@ -1,16 +1,10 @@
 """The trainer on a small store: learning, resuming, stopping, refusing."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -20,7 +14,6 @@ from prunekd.models import load_trained
 from prunekd.pruning.subset import select
 from prunekd.store.index import Store
 from prunekd.training import Recipe, RunSpec, Trainer, World, load_recipe
-from prunekd.training.state import checkpoints
 
 WORLD = World(0, 1, torch.device("cpu"))
 
@@ -111,95 +104,6 @@ def load_trained_copy(trainer: Trainer) -> torch.nn.Module:
     return copy.deepcopy(trainer.learner.model).train()
 
 
-class Killed(BaseException):
-    """Stands for a process that ends without a word."""
-
-
-@pytest.mark.parametrize("killed_after", [3, 6, 8])
-def test_a_resumed_run_is_bit_identical(tiny_store: Store, tmp_path: Path, killed_after: int) -> None:
-    settings = recipe("checkpoint.every_steps=1", "optimizer.name=adamw", "optimizer.lr=0.01")
-    Trainer(RunSpec(store=tiny_store, recipe=settings, out=tmp_path / "whole"), WORLD).fit()
-    spec = RunSpec(store=tiny_store, recipe=settings, out=tmp_path / "killed")
-    first = Trainer(spec, WORLD)
-    done = 0
-    step = first.learner.step
-
-    def mortal(*args: object) -> None:
-        nonlocal done
-        if done == killed_after:
-            raise Killed
-        done += 1
-        step(*args)  # type: ignore[arg-type]
-
-    first.learner.step = mortal  # type: ignore[method-assign]
-    with pytest.raises(Killed):
-        first.fit()
-    first.close()
-    said: list[str] = []
-    result = Trainer(spec, WORLD, resume="auto", say=said.append).fit()
-    assert any("resumed from" in line for line in said)
-    whole = weights(tmp_path / "whole")
-    for name, tensor in weights(tmp_path / "killed").items():
-        assert torch.equal(tensor, whole[name]), name
-    expected = json.loads((tmp_path / "whole/result.json").read_text())
-    assert result["top1"] == expected["top1"]
-    assert result["samples_seen"] == expected["samples_seen"]
-    assert result["bytes_read"] >= expected["bytes_read"]
-    records = [json.loads(line) for line in (tmp_path / "killed/metrics.jsonl").read_text().splitlines()]
-    steps = [r["step"] for r in records if r["kind"] == "epoch"]
-    assert steps == [6, 12]
-
-
-def test_a_corrupt_checkpoint_is_named_and_the_one_before_taken(tiny_store: Store, tmp_path: Path) -> None:
-    settings = recipe("checkpoint.every_steps=2")
-    spec = RunSpec(store=tiny_store, recipe=settings, out=tmp_path / "run")
-    trainer = Trainer(spec, WORLD)
-    trainer.train_epoch()
-    trainer.close()
-    newest = checkpoints(tmp_path / "run/checkpoints")[-1]
-    (newest / "model.safetensors").write_bytes(b"rubbish")
-    said: list[str] = []
-    resumed = Trainer(spec, WORLD, resume="auto", say=said.append)
-    assert newest.name in said[0]
-    assert "trying the one before" in said[0]
-    assert resumed.global_step == 4
-    resumed.close()
-    with pytest.raises(ValueError, match="cannot be loaded"):
-        Trainer(spec, WORLD, resume=str(newest))
-
-
-def test_sigterm_leaves_a_checkpoint_to_go_on_from(tiny_store: Store, tmp_path: Path) -> None:
-    spec = RunSpec(store=tiny_store, recipe=recipe("epochs=200"), out=tmp_path / "run")
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    with pytest.raises(RuntimeError, match="stopped by a signal"):
-        Trainer(spec, WORLD).fit()
-    saved = checkpoints(tmp_path / "run/checkpoints")
-    assert len(saved) == 1
-    resumed = Trainer(spec, WORLD, resume="auto")
-    assert resumed.global_step == int(saved[0].name.split("-")[1]) > 0
-    resumed.close()
-
-
-def test_checkpoints_are_pruned_and_a_full_disk_spares_the_old_one(
-    tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = RunSpec(store=tiny_store, recipe=recipe("checkpoint.every_steps=2"), out=tmp_path / "run")
-    trainer = Trainer(spec, WORLD)
-    trainer.train_epoch()
-    kept = [path.name for path in checkpoints(tmp_path / "run/checkpoints")]
-    assert kept == ["step-00000004", "step-00000006"]
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("prunekd.training.state.save_file", full)
-    with pytest.raises(OSError, match=r"No space left.*earlier checkpoints are kept"):
-        trainer.train_epoch()
-    trainer.close()
-    assert [path.name for path in checkpoints(tmp_path / "run/checkpoints")] == kept
-    assert sorted(p.name for p in (tmp_path / "run/checkpoints").iterdir()) == kept
-
-
 def test_a_run_folder_is_not_reused_by_accident(tiny_store: Store, tmp_path: Path) -> None:
     spec = RunSpec(store=tiny_store, recipe=recipe(), out=tmp_path / "run")
     Trainer(spec, WORLD).close()
@@ -212,12 +116,6 @@ def test_a_run_folder_is_not_reused_by_accident(tiny_store: Store, tmp_path: Pat
     (tmp_path / "full/file").touch()
     with pytest.raises(ValueError, match="not empty"):
         Trainer(RunSpec(store=tiny_store, recipe=recipe(), out=tmp_path / "full"), WORLD)
-
-
-def test_an_infinite_loss_stops_the_run_by_name(tiny_store: Store, tmp_path: Path) -> None:
-    spec = RunSpec(store=tiny_store, recipe=recipe("optimizer.lr=1e30"), out=tmp_path / "run")
-    with pytest.raises(RuntimeError, match=r"the loss is not finite at step \d"):
-        Trainer(spec, WORLD).fit()
 
 
 def test_a_batch_larger_than_the_subset_is_an_error_with_the_remedy(tiny_store: Store, tmp_path: Path) -> None:
@@ -258,48 +156,6 @@ def test_no_tensor_is_read_on_the_host_between_log_intervals(
     trainer._read_metrics()
     assert "tolist" in reads  # the counter does see a read
     trainer.close()
-
-
-@pytest.fixture
-def two_processes(tmp_path: Path) -> Path:
-    script = tmp_path / "ddp.py"
-    script.write_text(
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from prunekd.store.index import open_store\n"
-        "from prunekd.training import RunSpec, Trainer, load_recipe, open_world\n"
-        "store, out = open_store(Path(sys.argv[1])), Path(sys.argv[2])\n"
-        "with open_world('cpu') as world:\n"
-        "    spec = RunSpec(store=store, recipe=load_recipe('demo', sys.argv[3:]), out=out)\n"
-        "    Trainer(spec, world).fit()\n"
-    )
-    return script
-
-
-def test_two_processes_train_the_same_run_as_one(tiny_store: Store, two_processes: Path, tmp_path: Path) -> None:
-    """Same global batches for any world size: without batch norm's local statistics the losses agree closely."""
-    settings = [
-        "epochs=2", "batch_size=16", "precision=fp32", "log_every=1", "model.name=test_convnext", "optimizer.lr=0.01",
-        "train_view.size=32", "eval_view.size=32",
-    ]  # fmt: skip
-    losses = {}
-    for processes in (1, 2):
-        out = tmp_path / f"run{processes}"
-        command = [
-            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes),
-            "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0",
-            str(two_processes), str(tiny_store.path), str(out), *settings,
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        assert done.returncode == 0, done.stderr[-3000:]
-        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-        losses[processes] = [line["loss"] for line in lines if line["kind"] == "train"]
-        result = json.loads((out / "result.json").read_text())
-        assert result["val_samples"] == 32
-        evaluated = [line["val_samples"] for line in lines if "val_samples" in line]
-        assert evaluated[-1] == 32
-    assert len(losses[1]) == 12
-    np.testing.assert_allclose(losses[2], losses[1], rtol=2e-3)
 
 
 def test_the_precisions_train(tiny_store: Store, tmp_path: Path) -> None:
