@@ -114,7 +114,9 @@ def test_two_hosts_train_together_over_a_network(
     launch = ("--nnodes", "2", "--nproc-per-node", "1", "--rdzv-endpoint", "10.77.0.1:29511", "--rdzv-id", "two")
     processes = []
     for k, host in enumerate(two_hosts, start=1):
-        command = torchrun(script, tiny_store, out, *launch, "--local-addr", f"10.77.0.{k}")
+        # the first host must be told that it is the meeting point: its host name does not resolve to its address
+        mine = ("--local-addr", f"10.77.0.{k}", "--rdzv-conf", f"is_host={int(k == 1)}")
+        command = torchrun(script, tiny_store, out, *launch, *mine)
         variables = environment(GLOO_SOCKET_IFNAME="eth0")
         inside = ["ip", "netns", "exec", host, *command]
         processes.append(
