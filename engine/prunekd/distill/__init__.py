@@ -1,13 +1,17 @@
 """What the student learns from: teachers, objectives, alpha."""
 
 from prunekd.distill.alpha import resolve_alpha
-from prunekd.distill.objective import OBJECTIVES, ObjectiveSettings, create_objective
+from prunekd.distill.objective import Objective, ObjectiveSettings
+from prunekd.distill.registry import OBJECTIVES, create_objective
+from prunekd.distill.soft_labels import SoftLabels
 from prunekd.distill.teacher import OnlineTeacher, TeacherSettings, describe_teacher, open_teacher
 
 __all__ = [
     "OBJECTIVES",
+    "Objective",
     "ObjectiveSettings",
     "OnlineTeacher",
+    "SoftLabels",
     "TeacherSettings",
     "create_objective",
     "describe_teacher",
