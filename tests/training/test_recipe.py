@@ -49,6 +49,7 @@ def test_overrides_reach_the_leaves() -> None:
         ("model.name.x=1", "holds no further settings"),
         ("optimizer.lr", "write it as key=value"),
         ("optimizer.name=lars", "it must be sgd or adamw or lamb"),
+        ("distill.options=3", r"distill\.options is 3; it must be a mapping"),
         ("accumulate=3", "accumulate is 3; it must be a divisor of 32"),
         ("clip_norm=-1", "clip_norm is -1"),
         ("ema.decay=1", r"ema\.decay is 1"),

@@ -200,3 +200,119 @@ def test_a_run_has_its_own_random_stream(tiny_store: Store, tmp_path: Path) -> N
         trainer.finish()
         for name, tensor in trainer.learner.model.state_dict().items():
             assert torch.equal(tensor, alone.learner.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("objective", ["dkd", "dist", "standardize", "hard"])
+def test_every_objective_trains(tiny_store: Store, teacher: OnlineTeacher, tmp_path: Path, objective: str) -> None:
+    settings = recipe("epochs=6", "optimizer.lr=0.03", f"distill.objective={objective}")
+    spec = RunSpec(store=tiny_store, recipe=settings, out=tmp_path / "run", teacher=teacher)
+    assert Trainer(spec, WORLD).fit()["top1"] > 0.6
+
+
+def test_a_wrong_objective_is_named_before_anything_starts(
+    tiny_store: Store, teacher: OnlineTeacher, tmp_path: Path
+) -> None:
+    for override, message in [
+        ("distill.objective=dkt", "unknown objective 'dkt'.*did you mean 'dkd'"),
+        ("distill.objective=reshape", "needs the teacher's class statistics"),
+        ("distill.options.residual=never", "residual is 'never'"),
+        ("distill.options.beta=1", "unknown option"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            RunSpec(store=tiny_store, recipe=recipe(override), out=tmp_path / "run", teacher=teacher)
+    assert not (tmp_path / "run").exists()
+
+
+def test_mixed_images_have_no_cached_labels_and_no_dynamics(tiny_store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="belong to no sample"):
+        RunSpec(store=tiny_store, recipe=recipe("mix.mixup=0.2", "track=[aum]"), out=tmp_path)
+
+
+@pytest.mark.parametrize(("keep", "override"), [(1.0, "budget.steps=9"), (0.5, "budget.samples=150")])
+def test_a_budget_in_steps_or_samples_ends_a_run_whatever_is_kept(
+    tiny_store: Store, tmp_path: Path, keep: float, override: str
+) -> None:
+    subset = select(tiny_store, policy="random", keep=keep)
+    trainer = Trainer(RunSpec(store=tiny_store, recipe=recipe(override), out=tmp_path / "run", subset=subset), WORLD)
+    rates: list[float] = []
+    step = trainer.learner.step
+    trainer.learner.step = lambda b, n, rate, v: (rates.append(rate), step(b, n, rate, v))  # type: ignore
+    result = trainer.fit()
+    assert trainer.global_step == len(rates) == 9
+    assert result["samples_seen"] == 9 * 16
+    assert rates[-1] < 0.1 * max(rates)  # the schedule ends where the budget does
+
+
+def test_accumulation_changes_memory_not_the_step(tiny_store: Store, tmp_path: Path) -> None:
+    """Without batch norm, a batch in four parts gives the gradient of the whole."""
+    settings = ["model.name=test_convnext", "train_view.size=32", "eval_view.size=32", "epochs=1", "optimizer.lr=0.01"]
+    states = []
+    for parts in (1, 4):
+        out = tmp_path / f"{parts}"
+        trainer = Trainer(RunSpec(store=tiny_store, recipe=recipe(*settings, f"accumulate={parts}"), out=out), WORLD)
+        trainer.fit()
+        states.append(trainer.learner.model.state_dict())
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(states[1][name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_clipping_bounds_the_step(tiny_store: Store, tmp_path: Path) -> None:
+    settings = recipe("clip_norm=0.01", "optimizer.weight_decay=0", "optimizer.momentum=0", "schedule.name=constant")
+    trainer = Trainer(RunSpec(store=tiny_store, recipe=settings, out=tmp_path / "run"), WORLD)
+    before = [p.detach().clone() for p in trainer.learner.model.parameters()]
+    trainer.learner.step(next(iter(trainer._batches(trainer._plan()))), 0, 1.0, 0)
+    moved = [(p - q).norm() for p, q in zip(trainer.learner.model.parameters(), before, strict=True)]
+    assert torch.stack(moved).norm().item() == pytest.approx(0.01, rel=1e-3)
+    trainer.close()
+
+
+def test_progressive_views_grow(tiny_store: Store, tmp_path: Path) -> None:
+    settings = recipe("epochs=4", "progressive={start: 8, multiple: 2, ramp: [0.2, 0.6]}")
+    trainer = Trainer(RunSpec(store=tiny_store, recipe=settings, out=tmp_path / "run"), WORLD)
+    sizes: list[int] = []
+    step = trainer.learner.step
+    trainer.learner.step = lambda b, *rest: (sizes.append(b.images.shape[-1]), step(b, *rest))  # type: ignore
+    trainer.fit()
+    assert sizes[::6] == [8, 8, 12, 12]  # epoch 1 lies at 0.25, an eighth of the ramp: 8.5, rounded to 8
+    assert trainer.course.size(1) == 8
+
+
+def test_the_average_is_what_is_evaluated_and_saved(tiny_store: Store, tmp_path: Path) -> None:
+    trainer = Trainer(RunSpec(store=tiny_store, recipe=recipe("ema.decay=0.99"), out=tmp_path / "run"), WORLD)
+    trainer.fit()
+    assert trainer.learner.ema is not None
+    saved, average = weights(tmp_path / "run"), trainer.learner.ema.state_dict()
+    assert all(torch.equal(saved[name], average[name]) for name in saved)
+    assert not all(torch.equal(saved[n], t) for n, t in trainer.learner.model.state_dict().items())
+
+
+@pytest.mark.slow
+def test_a_compiled_student_trains_as_an_eager_one(tiny_store: Store, tmp_path: Path) -> None:
+    states, said = {}, []
+    for compiled in (False, True):
+        settings = recipe(f"compile={str(compiled).lower()}", "epochs=1", "optimizer.lr=0.01")
+        spec = RunSpec(store=tiny_store, recipe=settings, out=tmp_path / str(compiled))
+        trainer = Trainer(spec, WORLD, say=said.append)
+        trainer.fit()
+        states[compiled] = trainer.learner.model.state_dict()
+    assert "the student is compiled" in said
+    assert "compile" in trainer.ledger.seconds
+    for name, tensor in states[False].items():
+        torch.testing.assert_close(states[True][name], tensor, rtol=1e-2, atol=1e-4, msg=name)
+
+
+def test_a_student_that_does_not_compile_trains_all_the_same_and_says_so(
+    tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(model: torch.nn.Module, **_: object) -> torch.nn.Module:
+        class Broken(torch.nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                raise RuntimeError("no C++ compiler")
+
+        return Broken()
+
+    monkeypatch.setattr(torch, "compile", broken)
+    said: list[str] = []
+    spec = RunSpec(store=tiny_store, recipe=recipe("compile=true"), out=tmp_path / "run")
+    Trainer(spec, WORLD, say=said.append).fit()
+    assert any("not compiled: RuntimeError: no C++ compiler" in line for line in said)

@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from typing import Any
 
 PHASES = (
+    "imports",
     "convert",
     "teacher",
     "score",
     "select",
     "labels",
+    "compact",
     "setup",
+    "compile",
     "data_wait",
     "step",
     "eval",

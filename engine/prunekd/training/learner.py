@@ -38,7 +38,7 @@ class Learner:
         recipe = spec.recipe
         self._spec, self._world, self._samples = spec, world, samples
         self.model = _student(recipe.model, len(spec.store.classes), recipe.seed, world)
-        self.objective = spec.objective()
+        self.objective = spec.objective(world.device)
         self.metrics = RunningMetrics(world.device)
         self.watch = LossWatch()
         scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "fp16")

@@ -85,6 +85,11 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
             raise ValueError(f"{key} is {value!r}; it must be a list")
         inner = typing.get_args(hint)[0]
         return tuple(_convert(item, inner, key) for item in value)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{key} is {value!r}; it must be a mapping")
+        inner = typing.get_args(hint)[1]
+        return {str(name): _convert(item, inner, f"{key}.{name}") for name, item in value.items()}
     if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 5e-4 as a string

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from prunekd.common.files import read_json, write_json
@@ -48,8 +49,15 @@ class RunSpec:
             self.subset.check(self.store)
         if self.teacher is not None:
             self.teacher.check_fits(self.store.classes)
-        if self.class_scale is not None and self.teacher is None:
+        if self.class_scale is not None and not self.distils:
             raise ValueError("logit reshaping changes the teacher's logits; give a teacher too")
+        if self.cached is not None and self.recipe.mix.on:
+            raise ValueError(
+                "cached soft labels are of single images; set mix.mixup and mix.cutmix to 0, or use --teacher"
+            )
+        if self.recipe.track and self.recipe.mix.on:
+            raise ValueError("training dynamics of mixed images belong to no sample; set mix.mixup and mix.cutmix to 0")
+        self.objective(torch.device("cpu"))  # raises what is wrong with it
 
     @property
     def total(self) -> int:
@@ -69,7 +77,7 @@ class RunSpec:
     def objective_settings(self) -> tuple[ObjectiveSettings, str]:
         """Resolved alpha, temperature and smoothing, and where alpha came from."""
         distill = self.recipe.distill
-        if self.teacher is None:
+        if not self.distils:
             return ObjectiveSettings(alpha=0.0, label_smoothing=self.recipe.label_smoothing), "no teacher"
         alpha, reason = resolve_alpha(distill.alpha, self.keep)
         settings = ObjectiveSettings(
@@ -77,13 +85,19 @@ class RunSpec:
         )
         return settings, reason
 
-    def objective(self) -> Objective:
-        """The objective this run minimises."""
+    @property
+    def distils(self) -> bool:
+        """True if there is a teacher, online or cached."""
+        return self.teacher is not None or self.cached is not None
+
+    def objective(self, device: torch.device) -> Objective:
+        """The objective this run minimises, with its constants on `device`."""
         settings, _ = self.objective_settings()
-        scale = (
-            self.class_scale.to(self.teacher.settings.device) if self.class_scale is not None and self.teacher else None
-        )
-        return create_objective("hard" if self.teacher is None else "kd", settings, scale)
+        if not self.distils:
+            return create_objective("hard", settings)
+        distill = self.recipe.distill
+        scale = None if self.class_scale is None else self.class_scale.to(device)
+        return create_objective(distill.objective, settings, scale, distill.options)
 
     def describe(self) -> dict[str, Any]:
         """Contents of run.json."""
@@ -95,9 +109,9 @@ class RunSpec:
             "store": {"path": str(self.store.path), "fingerprint": self.store.fingerprint},
             "subset": None if self.subset is None else self.subset.info,
             "teacher": self.teacher_info,
-            "alpha": settings.alpha if self.teacher else None,
+            "alpha": settings.alpha if self.distils else None,
             "alpha_from": reason,
-            "temperature": settings.temperature if self.teacher else None,
+            "temperature": settings.temperature if self.distils else None,
             "reshaping": self.class_scale is not None,
             "reader": self.reader,
             "labels": self.labels,
@@ -167,7 +181,7 @@ def summarize(spec: RunSpec, epochs: list[dict[str, Any]], ledger: Ledger) -> di
         "data_wait_share": wait / train,
         "bytes_read": ledger.counters.get("bytes_read", 0),
         "payload_bytes": ledger.counters.get("payload_bytes", 0),
-        "alpha": settings.alpha if spec.teacher else None,
-        "temperature": settings.temperature if spec.teacher else None,
+        "alpha": settings.alpha if spec.distils else None,
+        "temperature": settings.temperature if spec.distils else None,
         "ledger": ledger.to_dict(),
     }

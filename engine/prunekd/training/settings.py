@@ -80,10 +80,15 @@ class ScheduleSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillSettings:
-    """Weight and temperature of the teacher's term; alpha `auto` follows the keep ratio (prunekd.distill.alpha)."""
+    """The objective of a run with a teacher, a name in prunekd.distill.OBJECTIVES, and its settings.
 
+    alpha `auto` follows the keep ratio (prunekd.distill.alpha); options are the objective's own, by name.
+    """
+
+    objective: str = "kd"
     alpha: float | str = "auto"
     temperature: float = 4.0
+    options: dict[str, float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ok = self.alpha == "auto" if isinstance(self.alpha, str) else 0 <= self.alpha <= 1
