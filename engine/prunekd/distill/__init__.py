@@ -1,13 +1,16 @@
 """What the student learns from: teachers, objectives, alpha."""
 
 from prunekd.distill.alpha import resolve_alpha
+from prunekd.distill.break_even import BreakEven
 from prunekd.distill.objective import Objective, ObjectiveSettings
 from prunekd.distill.registry import OBJECTIVES, create_objective
-from prunekd.distill.soft_labels import SoftLabels
+from prunekd.distill.soft_labels import CachedTeacher, SoftLabels
 from prunekd.distill.teacher import OnlineTeacher, TeacherSettings, describe_teacher, open_teacher
 
 __all__ = [
     "OBJECTIVES",
+    "BreakEven",
+    "CachedTeacher",
     "Objective",
     "ObjectiveSettings",
     "OnlineTeacher",

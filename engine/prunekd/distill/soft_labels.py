@@ -1,9 +1,28 @@
-"""Soft labels: what a cached teacher says of a batch."""
+"""Soft labels: what a cached teacher says of a batch.
 
-from dataclasses import dataclass
+A cached label belongs to one view of one sample: the one that (view settings, seed, view index, sample id) determine.
+So that training meets the same views, an epoch must be planned with the cache's seed and view index epoch mod views:
 
+    plan = cached.replay(train_plan(...), epoch)
+    targets = cached.lookup(batch.ids, plan.view_index)
+
+Only the views come from the cache's seed: the order of the samples is the run's own, so runs of several seeds share a
+cache.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from prunekd.distill.labels_file import SAMPLE_IDS, first_difference, open_arrays, read_info
+from prunekd.input.plan import EpochPlan
+from prunekd.input.views import ViewSettings
+from prunekd.store.index import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,16 +63,133 @@ class SoftLabels:
             temperature=self.temperature,
         )
 
-    def part(self, rows: slice) -> "SoftLabels":
-        """Some of the batch, as views."""
 
-        def cut(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor[rows]
+class CachedTeacher:
+    """A teacher's answers for some views of each sample, read by memory map.
 
+    Attributes:
+        info: what labels.json says.
+        ids: int64 (n,), ascending, the samples that have labels.
+        views: views per sample.
+        seed: of the views.
+        num_classes: C.
+        topk: how many logits were kept, None for all.
+        temperature: that of the stored logsumexp.
+    """
+
+    def __init__(
+        self, path: Path, info: Mapping[str, Any], arrays: Mapping[str, np.ndarray], pin: bool = False
+    ) -> None:
+        self.path = path
+        self.info = info
+        self.ids = np.array(arrays[SAMPLE_IDS])
+        self.views: int = info["views"]
+        self.seed: int = info["seed"]
+        self.num_classes: int = info["classes"]
+        self.topk: int | None = info["topk"]
+        self.temperature: float = info["temperature"]
+        self._arrays = {name: array for name, array in arrays.items() if name != SAMPLE_IDS}
+        self._pin = pin
+
+    def __repr__(self) -> str:
+        kept = "all" if self.topk is None else f"top {self.topk} of"
+        return (
+            f"CachedTeacher({self.info['teacher']['model']}, {len(self.ids)} samples x {self.views} views, "
+            f"{kept} {self.num_classes} logits)"
+        )
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        store: Store,
+        *,
+        view: ViewSettings | None = None,
+        ids: np.ndarray | None = None,
+        seed: int | None = None,
+        mixed: bool = False,
+        teacher_digest: str | None = None,
+        pin: bool = False,
+    ) -> "CachedTeacher":
+        """Open soft labels for training on `store`.
+
+        Args:
+            view: how the run's training views are drawn; None does not check it.
+            ids: int64, the samples the run may see; None for all of the training split.
+            seed: that of the run's views; None where plans go through `replay`, which takes the cache's.
+            mixed: whether the run mixes images (mixup, CutMix), of which no cached label speaks.
+            teacher_digest: of the teacher the run names, if it names one.
+            pin: return pinned tensors, for copies to a GPU that nobody waits for.
+
+        Raises:
+            ValueError: labels that are unfinished, damaged or belong to something else; the message names the first
+                difference.
+        """
+        info = read_info(path)
+        remade = f"make others: prunekd labels {store.path} --out LABELS"
+        if info["fingerprint"] != store.fingerprint:
+            raise ValueError(
+                f"the soft labels {path} belong to {info['store']['path']} (fingerprint {info['fingerprint'][:12]}), "
+                f"not to {store.path} ({store.fingerprint[:12]}); {remade}"
+            )
+        wanted = {
+            "view": None if view is None else view.to_dict(),
+            "seed": seed,
+            "teacher": None if teacher_digest is None else {"digest": teacher_digest},
+        }
+        for name, value in wanted.items():
+            made = info[name] if name != "teacher" else {"digest": info["teacher"]["digest"]}
+            different = None if value is None else first_difference(made, value, name)
+            if different is not None:
+                raise ValueError(f"the soft labels {path} were made with {different}; {remade}")
+        if mixed:
+            raise ValueError(
+                f"the soft labels {path} speak of single images, the recipe mixes them (mix.mixup, mix.cutmix); "
+                "switch mixing off or use an online teacher"
+            )
+        cached = cls(path, info, open_arrays(path, info), pin)
+        cached._find(store.split("train").ids if ids is None else np.asarray(ids, dtype=np.int64))
+        return cached
+
+    def view_index_for(self, epoch: int) -> int:
+        """The view an epoch shows: epoch mod views."""
+        return epoch % self.views
+
+    def replay(self, plan: EpochPlan, epoch: int) -> EpochPlan:
+        """The plan of an epoch with views that have labels; samples, order and batches stay."""
+        return replace(plan, seed=self.seed, view_index=self.view_index_for(epoch))
+
+    def lookup(self, ids: Tensor, view_index: int) -> SoftLabels:
+        """Soft labels of the samples `ids` int64 (B,) on the host, on the host; one gather, no other copy.
+
+        Raises:
+            ValueError: a sample without a label.
+        """
+        assert 0 <= view_index < self.views, view_index
+        rows = self._find(ids.numpy())
+        found = {name: self._gather(array[view_index], rows) for name, array in self._arrays.items()}
+        if self.topk is None:
+            return SoftLabels(logits=found["logits"])
         return SoftLabels(
-            logits=self.logits[rows],
-            ids=cut(self.ids),
-            std=cut(self.std),
-            logsumexp=cut(self.logsumexp),
+            logits=found["logits"],
+            ids=found["topk_ids"],
+            std=found["std"],
+            logsumexp=found["logsumexp"],
             temperature=self.temperature,
         )
+
+    def _find(self, ids: np.ndarray) -> np.ndarray:
+        rows = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
+        missing = ids[self.ids[rows] != ids]
+        if len(missing):
+            raise ValueError(
+                f"the soft labels {self.path} have none for {len(missing)} samples, the first with id {missing[0]}; "
+                "make them for the subset you train on, or for all samples"
+            )
+        return rows
+
+    def _gather(self, array: np.ndarray, rows: np.ndarray) -> Tensor:
+        dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
+        out = torch.empty((len(rows), *array.shape[1:]), dtype=dtype, pin_memory=self._pin)
+        np.take(array, rows, axis=0, out=out.numpy(), mode="clip")  # mode raise would go through a buffer of its own
+        return out

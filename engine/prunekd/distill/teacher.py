@@ -1,5 +1,6 @@
 """The teacher: frozen, folded, in 16 bit, channels-last, and never in train mode."""
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,7 @@ class OnlineTeacher:
         model = model.eval().requires_grad_(False)
         self.card = card
         self.settings = settings
+        self.digest = digest_of(model)
         self.notes: list[str] = []
         if settings.fold:
             example = torch.randn(2, 3, card.size, card.size, generator=torch.Generator().manual_seed(0))
@@ -148,6 +150,22 @@ def open_teacher(spec: str, classes: tuple[str, ...], settings: TeacherSettings)
     return teacher
 
 
+def digest_of(model: nn.Module) -> str:
+    """SHA-256 of a model's weights and buffers, in hexadecimal."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        sha.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        sha.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
 def describe_teacher(spec: str, teacher: OnlineTeacher) -> dict[str, Any]:
     """What a score file or a run keeps about its teacher."""
-    return {"spec": spec, "model": teacher.card.model, "size": teacher.card.size, "notes": list(teacher.notes)}
+    return {
+        "spec": spec,
+        "model": teacher.card.model,
+        "size": teacher.card.size,
+        "digest": teacher.digest,
+        "dtype": str(teacher.settings.dtype).removeprefix("torch."),
+    }

@@ -131,8 +131,8 @@ class Journal:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder of a conversion, so that no other process writes to it.
+def locked(folder: Path, what: str = "conversion") -> Iterator[None]:
+    """Hold the folder of a conversion (or `what` it is), so that no other process writes to it.
 
     Raises:
         RuntimeError: another process holds it.
@@ -143,7 +143,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RuntimeError(f"another conversion is writing to {folder}; wait for it or stop it") from None
+            raise RuntimeError(f"another {what} is writing to {folder}; wait for it or stop it") from None
         yield
     finally:
         os.close(descriptor)
