@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import torch
 
 from support import write_arrays
+
+# no test is timed: on a shared machine a deadline fails what is right
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 if TYPE_CHECKING:
     from prunekd.store.index import Store

@@ -1,4 +1,4 @@
-"""Dynamic policies: a new choice of samples for every epoch. A new one is one file here and one line in the registry."""
+"""Dynamic policies: a new choice of samples for every epoch. A new one is a file here and a line in the registry."""
 
 from collections.abc import Mapping
 
