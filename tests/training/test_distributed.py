@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from prunekd.common.files import read_json
+from prunekd.pruning.scores import read_scores
 from prunekd.store.index import Store
+from prunekd.training.state import checkpoints
 
 SCRIPT = """
 import sys
@@ -22,12 +25,12 @@ from prunekd.training import RunSpec, Trainer, load_recipe, open_world
 store, out = open_store(Path(sys.argv[1])), Path(sys.argv[2])
 with open_world('cpu') as world:
     spec = RunSpec(store=store, recipe=load_recipe('demo', sys.argv[3:]), out=out)
-    Trainer(spec, world).fit()
+    Trainer(spec, world, resume='auto').fit()
 """
 # no batch norm, whose statistics are each process's own
 SETTINGS = [
     "epochs=2", "batch_size=24", "precision=fp32", "log_every=1", "model.name=test_convnext", "optimizer.lr=0.01",
-    "train_view.size=32", "eval_view.size=32", "eval.every_epochs=1", "ema.decay=0.5",
+    "train_view.size=32", "eval_view.size=32", "eval.every_epochs=1", "ema.decay=0.5", "track=[aum, forgetting, dual]",
 ]  # fmt: skip
 
 
@@ -81,6 +84,38 @@ def test_processes_train_the_same_run_as_one(
     expected = load_file(alone / "model.safetensors")
     for name, tensor in load_file(out / "model.safetensors").items():
         np.testing.assert_allclose(tensor, expected[name], rtol=1e-3, atol=1e-5, err_msg=name)
+    one, several = (read_scores(run / "scores.parquet") for run in (alone, out))
+    for name in ("aum", "dual"):
+        np.testing.assert_allclose(several.columns[name], one.columns[name], rtol=1e-2, atol=1e-3, err_msg=name)
+    assert (several.columns["forgetting"] == one.columns["forgetting"]).mean() > 0.95  # a margin of 0 may tip over
+
+
+def test_processes_agree_on_dynamic_subsets_and_go_on_together(script: Path, tiny_store: Store, tmp_path: Path) -> None:
+    """A dynamic policy under two processes: each sees half of the losses, both choose the same samples from all.
+
+    Did they not, they would take different numbers of steps and wait for each other for ever; the run is stopped and
+    resumed on top, from state that was brought together.
+    """
+    out = tmp_path / "run"
+    launch = ("--nproc-per-node", "2", "--rdzv-endpoint", "localhost:0")
+    command = torchrun(script, tiny_store, out, *launch)
+    more = ["dynamic.policy=infobatch", "epochs=6", "checkpoint.every_steps=1"]
+    done = subprocess.run([*command, *more], capture_output=True, text=True, env=environment(), timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    whole = read_json(out / "result.json")
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    seen = [record["samples"] for record in records if record["kind"] == "epoch"]
+    assert seen[0] == seen[-1] == 96
+    assert min(seen) < 96
+    (out / "result.json").unlink()
+    newest = checkpoints(out / "checkpoints")[-1]
+    shutil.rmtree(newest)  # the run ends at the checkpoint before: go on from there
+    before = load_file(out / "model.safetensors")
+    done = subprocess.run([*command, *more], capture_output=True, text=True, env=environment(), timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert read_json(out / "result.json")["samples_seen"] == whole["samples_seen"]
+    for name, tensor in load_file(out / "model.safetensors").items():
+        np.testing.assert_array_equal(tensor, before[name], err_msg=name)
 
 
 @pytest.fixture

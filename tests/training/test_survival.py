@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from prunekd.models import load_trained
+from prunekd.pruning.scores import read_scores
 from prunekd.store.index import Store
 from prunekd.training import Recipe, RunSpec, Trainer, World, load_recipe
 from prunekd.training.state import checkpoints
@@ -249,3 +250,23 @@ def test_torchrun_brings_a_run_back_after_a_rank_was_killed(tiny_store: Store, t
         if mode == "rank-dies":
             assert "exitcode: -9" in done.stderr
     assert_same_weights(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize("policy", ["infobatch", "rs2", "ucb"])
+def test_a_resumed_run_with_a_dynamic_policy_and_tracking_is_bit_identical(
+    tiny_store: Store, tmp_path: Path, policy: str
+) -> None:
+    chosen = recipe(
+        "checkpoint.every_steps=1", "epochs=6", f"dynamic.policy={policy}", "track=[aum, forgetting, dual, tdds]"
+    )
+    whole = Trainer(RunSpec(store=tiny_store, recipe=chosen, out=tmp_path / "whole"), WORLD)
+    expected = whole.fit()
+    spec = RunSpec(store=tiny_store, recipe=chosen, out=tmp_path / "killed")
+    die_at_step(Trainer(spec, WORLD), whole.global_step // 2)
+    result = Trainer(spec, WORLD, resume="auto").fit()
+    assert expected["samples_seen"] < 6 * 96  # something was left out
+    assert result["samples_seen"] == expected["samples_seen"]
+    assert_same_weights(tmp_path / "whole", tmp_path / "killed")
+    one, two = (read_scores(tmp_path / name / "scores.parquet") for name in ("whole", "killed"))
+    for name in one.columns:
+        assert (one.columns[name].tobytes()) == two.columns[name].tobytes(), name

@@ -1,19 +1,23 @@
 """The trainer on a small store: learning, resuming, stopping, refusing."""
 
+import itertools
 import json
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from prunekd.distill import OnlineTeacher, TeacherSettings, describe_teacher, open_teacher
+from prunekd.distill import CachedTeacher, OnlineTeacher, TeacherSettings, describe_teacher, open_teacher
 from prunekd.models import load_trained
+from prunekd.pruning.scores import read_scores
 from prunekd.pruning.subset import select
 from prunekd.store.index import Store
 from prunekd.training import Recipe, RunSpec, Trainer, World, load_recipe
+from prunekd.training.label_pass import LabelSpec, make_labels
 
 WORLD = World(0, 1, torch.device("cpu"))
 
@@ -316,3 +320,80 @@ def test_a_student_that_does_not_compile_trains_all_the_same_and_says_so(
     spec = RunSpec(store=tiny_store, recipe=recipe("compile=true"), out=tmp_path / "run")
     Trainer(spec, WORLD, say=said.append).fit()
     assert any("not compiled: RuntimeError: no C++ compiler" in line for line in said)
+
+
+def test_tracked_scores_are_those_of_the_outputs_seen(tiny_store: Store, tmp_path: Path) -> None:
+    """AUM and forgetting of a run, against the logits its own steps produced, recomputed outside."""
+    settings = recipe("epochs=4", "track=[aum, forgetting]")
+    trainer = Trainer(RunSpec(store=tiny_store, recipe=settings, out=tmp_path / "run"), WORLD)
+    margins: dict[int, list[float]] = {int(i): [] for i in tiny_store.split("train").ids}
+    objective = trainer.learner.objective
+
+    def watched(student, teacher, labels, weights, stats=False):  # type: ignore[no-untyped-def]
+        own = student.detach().gather(1, labels[:, None])[:, 0]
+        others = student.detach().scatter(1, labels[:, None], -torch.inf).amax(1)
+        batch_margins.append((own - others).tolist())
+        return objective(student, teacher, labels, weights, stats=stats)
+
+    batch_margins: list[list[float]] = []
+    watched.needs_teacher = False  # type: ignore[attr-defined]
+    trainer.learner.objective = watched  # type: ignore[assignment]
+    step = trainer.learner.step
+
+    def remember(batch, *rest):  # type: ignore[no-untyped-def]
+        step(batch, *rest)
+        for sample, margin in zip(batch.ids.tolist(), batch_margins[-1], strict=True):
+            margins[sample].append(margin)
+
+    trainer.learner.step = remember  # type: ignore[method-assign]
+    trainer.fit()
+    scores = read_scores(tmp_path / "run/scores.parquet")
+    scores.check(tiny_store)
+    for sample, seen in margins.items():
+        row = int(np.searchsorted(scores.ids, sample))
+        assert len(seen) == 4
+        assert scores.columns["aum"][row] == pytest.approx(np.mean(seen), abs=1e-5)
+        right = [margin > 0 for margin in seen]
+        events = sum(a and not b for a, b in itertools.pairwise(right))
+        assert scores.columns["forgetting"][row] == (events if any(right) else np.inf)
+
+
+def test_infobatch_weighs_and_leaves_out(tiny_store: Store, tmp_path: Path) -> None:
+    settings = recipe("epochs=8", "dynamic.policy=infobatch")
+    trainer = Trainer(RunSpec(store=tiny_store, recipe=settings, out=tmp_path / "run"), WORLD)
+    kept: list[set[float]] = []
+    step = trainer.learner.step
+
+    def remember(batch, *rest):  # type: ignore[no-untyped-def]
+        kept[-1].update([1.0] if batch.weights is None else batch.weights.tolist())
+        step(batch, *rest)
+
+    trainer.learner.step = remember  # type: ignore[method-assign]
+    while not trainer.finished:
+        kept.append(set())
+        trainer.train_epoch()
+    trainer.finish()
+    samples = [record["samples"] for record in trainer.epochs]
+    assert samples[0] == samples[7] == 96  # nothing is known yet; then the last eighth of the run sees all
+    assert all(48 <= count < 96 for count in samples[1:7])
+    assert kept[0] == kept[7] == {1.0}
+    assert all(weights <= {1.0, 2.0} and 2.0 in weights for weights in kept[1:7])
+
+
+def test_cached_labels_train_as_their_teacher_does(
+    tiny_store: Store, teacher: OnlineTeacher, teacher_run: Path, tmp_path: Path
+) -> None:
+    """Full logits of as many views as epochs are the online teacher's, but for the rounding to float16."""
+    settings = recipe("epochs=3", "optimizer.lr=0.001")
+    info = describe_teacher(str(teacher_run), teacher)
+    labels = LabelSpec(store=tiny_store, teacher=teacher, teacher_info=info, recipe=settings, views=3)
+    make_labels(labels, WORLD, tmp_path / "labels")
+    cached = CachedTeacher.open(tmp_path / "labels", tiny_store, view=settings.train_view, seed=settings.seed)
+    losses = []
+    for name, source in (("online", {"teacher": teacher}), ("cached", {"cached": cached})):
+        spec = RunSpec(store=tiny_store, recipe=settings, out=tmp_path / name, **source)
+        trainer = Trainer(spec, WORLD)
+        result = trainer.fit()
+        assert result["alpha"] is not None
+        losses.append([record["loss"] for record in trainer.epochs])
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3)

@@ -14,6 +14,11 @@ from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, emit, progress_bar
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--subset", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Samples to keep.")
 @click.option("--teacher", help="A run folder, a .safetensors file, ARCHITECTURE@WEIGHTS or timm:NAME.")
+@click.option(
+    "--labels",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Cached soft labels (`prunekd labels`) in place of a teacher.",
+)
 @click.option("--alpha", help="Weight of the teacher's term in [0, 1], or auto (follows the keep ratio).")
 @click.option("--temperature", type=float, help="Temperature of the teacher's term.")
 @click.option(
@@ -32,7 +37,7 @@ from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, emit, progress_bar
 def command(**options: Any) -> None:
     """Train a student on STORE, with or without a teacher.
 
-    Without --teacher the student learns from labels alone; that is also how a teacher is made.
+    Without --teacher or --labels the student learns from the classes alone; that is also how a teacher is made.
 
     \b
     Example:
@@ -68,22 +73,25 @@ def _train(world: Any, **options: Any) -> dict[str, Any]:
     store = open_store(options["store"])
     recipe = load_recipe(options["recipe"], overrides_option(options))
     teacher, info = open_teacher_option(options["teacher"], store.classes, options["teacher_precision"], world.device)
+    subset = read_subset(options["subset"]) if options["subset"] else None
+    cached = labels_option(options["labels"], store, recipe, subset, world.device)
     spec = RunSpec(
         store=store,
         recipe=recipe,
         out=options["out"],
-        subset=read_subset(options["subset"]) if options["subset"] else None,
+        subset=subset,
         teacher=teacher,
         teacher_info=info,
+        cached=cached,
         class_scale=class_scale_option(options["reshape"], store),
         reader=options["reader"],
         workers=options["workers"],
-        labels={"arm": "plain" if teacher is None else "kd"},
+        labels={"arm": "kd_cached" if cached else "kd" if teacher else "plain"},
     )
-    settings, reason = spec.objective_settings()
+    _, reason = spec.objective_settings()
     if world.is_main:
         say(f"{spec.kept} of {spec.total} samples (keep {spec.keep:g}), {recipe.epochs} epochs, {recipe.model.name}")
-        say(f"objective: {'labels alone' if teacher is None else f'alpha {settings.alpha:g} ({reason})'}")
+        say(f"objective: {spec.objective(world.device)!r}, alpha from {reason}")
     description = options["out"].name
     trainer = Trainer(spec, world, resume=options["resume"], say=say)
     if not world.is_main:
@@ -109,6 +117,24 @@ def open_teacher_option(spec: str | None, classes: tuple[str, ...], precision: s
     teacher = open_teacher(spec, classes, TeacherSettings(dtype=DTYPES[precision], device=device))
     say(f"teacher: {teacher!r}")
     return teacher, describe_teacher(spec, teacher)
+
+
+def labels_option(path: Path | None, store: Any, recipe: Any, subset: Any, device: Any) -> Any:
+    """Open the soft labels a --labels option names, checked against the run; None without one."""
+    if path is None:
+        return None
+    from prunekd.distill import CachedTeacher
+
+    cached = CachedTeacher.open(
+        path,
+        store,
+        view=recipe.train_view,
+        ids=None if subset is None else subset.ids,
+        mixed=recipe.mix.on,
+        pin=device.type == "cuda",
+    )
+    say(f"soft labels: {cached!r}")
+    return cached
 
 
 def class_scale_option(path: Path | None, store: Any) -> Any:

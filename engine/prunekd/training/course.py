@@ -1,11 +1,11 @@
 """The course of a run: which samples an epoch visits, at which size, in how many steps."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from prunekd.input import EpochPlan, train_plan
+from prunekd.pruning.dynamic import DynamicPolicy, Observations, create_dynamic
 from prunekd.training.distributed import World
 from prunekd.training.run import RunSpec
 from prunekd.training.schedule import resolution
@@ -51,17 +51,21 @@ class Course:
         self._limit = recipe.budget.steps or recipe.budget.samples // recipe.batch_size
         self.total_steps = self._limit or self.steps_per_epoch * recipe.epochs
         self.epochs = -(-self.total_steps // self.steps_per_epoch) if self._limit else recipe.epochs
-        self.dynamic: Any = None
-        if False:
+        self.dynamic: DynamicPolicy | None = None
+        if recipe.dynamic.policy:
             if self._weights is not None:
                 raise ValueError("a dynamic policy weighs samples itself; give a subset without weights")
-            self.dynamic = create_dynamic(recipe.dynamic, self.ids, epochs=self.epochs, seed=recipe.seed)
+            chosen = recipe.dynamic
+            self.dynamic = create_dynamic(
+                chosen.policy, self.ids, epochs=self.epochs, seed=recipe.seed, parameters=chosen.parameters
+            )
 
-    def plan(self, epoch: int, first_step: int, observed: np.ndarray) -> EpochPlan:
-        """This process's epoch from step `first_step` on; `observed` are the last losses (n,) in the order of ids."""
+    def plan(self, epoch: int, first_step: int, observations: Observations | None) -> EpochPlan:
+        """This process's epoch from step `first_step` on; `observations` are those at the epoch's beginning."""
         recipe, world, ids, weights = self._spec.recipe, self._world, self.ids, self._weights
         if self.dynamic:
-            ids, weights = self.dynamic.subset_for(epoch, observed)
+            assert observations is not None
+            ids, weights = self.dynamic.subset_for(epoch, observations)
         plan = train_plan(
             self._split,
             ids=ids,
@@ -74,15 +78,11 @@ class Course:
             rank=world.rank,
             start_step=first_step,
         )
-        return replace(plan, view_index=self.view_index(epoch))
+        return plan if self._spec.cached is None else self._spec.cached.replay(plan, epoch)
 
     def size(self, epoch: int) -> int:
         """Side of the training views in pixels."""
         return resolution(self._spec.recipe.progressive, self._spec.recipe.train_view.size, epoch / self.epochs)
-
-    def view_index(self, epoch: int) -> int:
-        """Which of each sample's views an epoch shows: a new one every epoch, unless soft labels were made for some."""
-        return epoch if self._spec.cached is None else self._spec.cached.view_index_for(epoch)
 
     def steps(self, plan_steps: int, global_step: int) -> int:
         """Steps of an epoch that offers `plan_steps` when `global_step` steps lie before it."""

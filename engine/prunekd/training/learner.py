@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from prunekd.common.pixels import renormalize, to_input
+from prunekd.distill import SoftLabels
 from prunekd.input import Batch
 from prunekd.models import create_model
 from prunekd.training.distributed import World
@@ -148,7 +148,7 @@ class Learner:
         self.metrics.add(losses, logits, batch.labels)
         return losses
 
-    def _targets(self, batch: Batch, inputs: Tensor, mixed: bool, view_index: int) -> Any:
+    def _targets(self, batch: Batch, inputs: Tensor, mixed: bool, view_index: int) -> Tensor | SoftLabels | None:
         """What the teacher says of the images as the student sees them."""
         recipe, teacher, cached = self._spec.recipe, self._spec.teacher, self._spec.cached
         if not self.objective.needs_teacher:
@@ -181,7 +181,7 @@ def _student(settings: ModelSettings, num_classes: int, seed: int, world: World)
     if settings.checkpoint_activations:
         if not hasattr(model, "set_grad_checkpointing"):
             raise ValueError(f"{settings.name} cannot recompute activations; set model.checkpoint_activations=false")
-        model.set_grad_checkpointing(True)
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
     if settings.sync_batch_norm:
         if world.device.type != "cuda":
             raise ValueError("model.sync_batch_norm works on GPUs only (torch's SyncBatchNorm has no CPU version)")

@@ -13,6 +13,9 @@ from prunekd.common.files import write_json
 from prunekd.common.ledger import Ledger
 from prunekd.input import Batch, EpochPlan
 from prunekd.models import ModelCard, save_trained
+from prunekd.pruning.dynamics import Tracker, tracked_scores
+from prunekd.pruning.parquet import made_for
+from prunekd.pruning.scores import Scores, write_scores
 from prunekd.training.course import Course
 from prunekd.training.distributed import World
 from prunekd.training.evaluate import evaluate
@@ -78,8 +81,7 @@ class Trainer:
         if world.is_main:
             prepare_folder(spec, resume)
         world.barrier()
-        wanted = bool(self.course.dynamic or recipe.track)
-        self.samples = SampleState(self.course.ids, recipe.track, self.course.epochs, world.device) if wanted else None
+        self.samples = self._sample_state()
         self.learner = Learner(spec, world, self.samples)
         self.randomness = Randomness(recipe.seed + world.rank, world.device)
         self.eval_every = recipe.eval.every_epochs
@@ -94,6 +96,13 @@ class Trainer:
                 self.learner.compile(recipe.batch_size // (world.size * recipe.accumulate), self._say)
         self.log = RunLog(spec.out, self.global_step) if world.is_main else None
         self._last_checkpoint = time.monotonic()
+
+    def _sample_state(self) -> SampleState | None:
+        course, track = self.course, self.spec.recipe.track
+        if not (course.dynamic or track):
+            return None
+        momentum = course.dynamic.momentum if course.dynamic else None
+        return SampleState(course.ids, track, course.epochs, momentum, self.world.device)
 
     def on_progress(self, progress: Progress) -> None:
         """Call `progress` with plain values every `log_every` steps and after every epoch (main process only)."""
@@ -165,9 +174,24 @@ class Trainer:
         result = summarize(self.spec, self.epochs, self.ledger)
         if self.world.is_main:
             self._save_model("model.safetensors")
+            if self.samples and self.samples.tracker:
+                write_scores(self.spec.out / "scores.parquet", self._tracked(self.samples, self.samples.tracker))
             write_json(self.spec.out / "result.json", result)
         self.close()
         return result
+
+    def _tracked(self, samples: SampleState, tracker: Tracker) -> Scores:
+        store, recipe = self.spec.store, self.spec.recipe
+        split = store.split("train")
+        provenance = {
+            **made_for(store, "train"),
+            "run": str(self.spec.out.absolute()),
+            "student": recipe.model.name,
+            "view": recipe.train_view.to_dict(),
+            "seed": recipe.seed,
+        }
+        labels = split.labels[split.rows(samples.ids)]
+        return tracked_scores(tracker, samples.ids, labels, len(store.classes), provenance)
 
     def close(self) -> None:
         """Close readers and log files."""
@@ -177,8 +201,8 @@ class Trainer:
             self.log.close()
 
     def _plan(self) -> EpochPlan:
-        observed = self.samples.observed if self.samples else None
-        plan = self.course.plan(self.epoch, self._step_in_epoch, observed)
+        observations = self.samples.observations if self.samples else None
+        plan = self.course.plan(self.epoch, self._step_in_epoch, observations)
         self._epoch_steps = self.course.steps(plan.end_batch, self.global_step - self._step_in_epoch)
         return plan
 

@@ -15,21 +15,27 @@ from torch import Tensor
 from prunekd.common.files import read_json, write_json
 from prunekd.common.ledger import Ledger
 from prunekd.common.machine import describe_machine
-from prunekd.distill import ObjectiveSettings, OnlineTeacher, create_objective, resolve_alpha
-from prunekd.distill.objective import Objective
+from prunekd.distill import (
+    CachedTeacher,
+    Objective,
+    ObjectiveSettings,
+    OnlineTeacher,
+    create_objective,
+    resolve_alpha,
+)
 from prunekd.pruning.subset import Subset
 from prunekd.store.index import Store
 from prunekd.training.settings import Recipe
 
-IDENTITY = ("recipe", "store", "subset", "teacher", "alpha", "temperature", "reshaping")
+IDENTITY = ("recipe", "store", "subset", "teacher", "soft_labels", "alpha", "temperature", "reshaping")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """What to train on, towards what, and where to.
 
-    subset None trains on all samples; teacher None on labels alone; class_scale (C,) float32 switches P2's logit
-    reshaping on; labels (arm, policy, ...) are copied into result.json.
+    subset None trains on all samples; teacher and cached (soft labels) both None trains on labels alone; class_scale
+    (C,) float32 switches P2's logit reshaping on; labels (arm, policy, ...) are copied into result.json.
     """
 
     store: Store
@@ -39,7 +45,7 @@ class RunSpec:
     teacher: OnlineTeacher | None = None
     teacher_info: dict[str, Any] | None = None
     class_scale: Tensor | None = None
-    cached: Any = None
+    cached: CachedTeacher | None = None
     reader: str = "native"
     workers: int | None = None
     labels: dict[str, Any] = field(default_factory=dict)
@@ -51,9 +57,13 @@ class RunSpec:
             self.teacher.check_fits(self.store.classes)
         if self.class_scale is not None and not self.distils:
             raise ValueError("logit reshaping changes the teacher's logits; give a teacher too")
-        if self.cached is not None and self.recipe.mix.on:
+        if self.cached is not None and self.teacher is not None:
+            raise ValueError("the run has both a teacher and cached soft labels; give one of them")
+        resized = self.recipe.progressive.start and self.recipe.train_view.kind != "random_resized_crop"
+        if self.cached is not None and resized:
             raise ValueError(
-                "cached soft labels are of single images; set mix.mixup and mix.cutmix to 0, or use --teacher"
+                f"with views of kind {self.recipe.train_view.kind} a growing resolution changes what is cut out, and "
+                "cached soft labels would not fit; set progressive.start to 0"
             )
         if self.recipe.track and self.recipe.mix.on:
             raise ValueError("training dynamics of mixed images belong to no sample; set mix.mixup and mix.cutmix to 0")
@@ -109,6 +119,7 @@ class RunSpec:
             "store": {"path": str(self.store.path), "fingerprint": self.store.fingerprint},
             "subset": None if self.subset is None else self.subset.info,
             "teacher": self.teacher_info,
+            "soft_labels": None if self.cached is None else {"path": str(self.cached.path), **self.cached.info},
             "alpha": settings.alpha if self.distils else None,
             "alpha_from": reason,
             "temperature": settings.temperature if self.distils else None,

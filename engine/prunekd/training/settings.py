@@ -194,6 +194,14 @@ class ProgressiveSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DynamicSettings:
+    """A dynamic policy by its name in prunekd.pruning.dynamic.DYNAMIC_POLICIES (empty: none), and its parameters."""
+
+    policy: str = ""
+    parameters: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """All settings of a run.
 
@@ -221,6 +229,7 @@ class Recipe:
     progressive: ProgressiveSettings = field(default_factory=ProgressiveSettings)
     mix: MixSettings = field(default_factory=MixSettings)
     ema: EmaSettings = field(default_factory=EmaSettings)
+    dynamic: DynamicSettings = field(default_factory=DynamicSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     distill: DistillSettings = field(default_factory=DistillSettings)
