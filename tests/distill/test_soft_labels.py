@@ -194,7 +194,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from prunekd.distill import OnlineTeacher, TeacherSettings, describe_teacher
-from prunekd.distill.teacher import load_teacher_model
+from prunekd.distill.teacher_files import load_teacher_model
 from prunekd.store.index import open_store
 from prunekd.training import label_pass, load_recipe, open_world
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from prunekd.distill import OnlineTeacher, TeacherSettings, open_teacher
 from prunekd.distill.fold import fold_batch_norm
-from prunekd.distill.teacher import load_teacher_model
+from prunekd.distill.teacher_files import load_teacher_model
 from prunekd.models import ModelCard, create_model, save_trained
 
 CARD = ModelCard(model="cifar_resnet8", num_classes=4, size=16, classes=("a", "b", "c", "d"))
@@ -135,7 +135,7 @@ def test_a_pretrained_model_comes_with_timms_own_normalisation(monkeypatch: pyte
         asked.append((name, num_classes, pretrained))
         return create_model(name, num_classes, seed=0)
 
-    monkeypatch.setattr("prunekd.distill.teacher.create_model", without_download)
+    monkeypatch.setattr("prunekd.distill.teacher_files.create_model", without_download)
     model, card = load_teacher_model("timm:mobilenetv3_small_050.lamb_in1k")
     assert asked == [("mobilenetv3_small_050.lamb_in1k", 1000, True)]
     config = timm.get_pretrained_cfg("mobilenetv3_small_050.lamb_in1k")

@@ -1,6 +1,9 @@
-"""The teacher: frozen, folded, in 16 bit, channels-last, and never in train mode."""
+"""The teacher: frozen, folded, in 16 bit, in the memory format that measures faster, and never in train mode."""
 
+import copy
 import hashlib
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,123 +12,156 @@ import torch
 from torch import Tensor, nn
 
 from prunekd.common.pixels import to_input
-from prunekd.distill.fold import fold_batch_norm
-from prunekd.models import ModelCard, create_model, load_trained
-from prunekd.models.trained import load_weights, read_state
+from prunekd.distill import tuning
+from prunekd.distill.network import TeacherNetwork, compile_network
+from prunekd.distill.teacher_files import common_card, digest_of, load_teacher_model
+from prunekd.models import ModelCard
 
-TIMM = "timm:"
-MODEL_FILE = "model.safetensors"
-
-
-def load_teacher_model(spec: str) -> tuple[nn.Module, ModelCard]:
-    """Load the model a teacher spec names, in float32 on the CPU, in eval mode.
-
-    Args:
-        spec: a run folder; a `.safetensors` file of ours; `ARCHITECTURE@WEIGHTS` for a foreign state dict
-            (`.pth` or `.safetensors`); or `timm:NAME` for timm's pretrained weights.
-
-    Raises:
-        ValueError: nothing at that path, or weights that do not fit.
-    """
-    if spec.startswith(TIMM):
-        return _pretrained(spec.removeprefix(TIMM))
-    if "@" in spec and not Path(spec).exists():
-        return _foreign(*spec.split("@", 1))
-    path = Path(spec)
-    if path.is_dir():
-        if not (path / MODEL_FILE).exists():
-            raise ValueError(f"{path} holds no {MODEL_FILE}: it is not a finished run; finish it with `--resume auto`")
-        return load_trained(path / MODEL_FILE)
-    if not path.exists():
-        raise ValueError(
-            f"teacher {spec!r} does not exist; give a run folder, a .safetensors file, "
-            f"ARCHITECTURE@WEIGHTS or {TIMM}NAME"
-        )
-    if path.suffix != ".safetensors":
-        raise ValueError(f"{path} does not say which model it holds; give it as ARCHITECTURE@{path}")
-    return load_trained(path)
-
-
-def _pretrained(name: str) -> tuple[nn.Module, ModelCard]:
-    import timm
-
-    config = timm.get_pretrained_cfg(name) if timm.is_model(name.split(".")[0]) else None
-    if config is None:
-        create_model(name, 1)  # raises with the nearest names
-        raise ValueError(f"timm has no pretrained weights for {name!r}")
-    model = create_model(name, config.num_classes, pretrained=True)
-    size = config.input_size[-1]
-    card = ModelCard(
-        model=name, num_classes=config.num_classes, mean=tuple(config.mean), std=tuple(config.std), size=size
-    )
-    return model.eval(), card
-
-
-def _foreign(architecture: str, weights: str) -> tuple[nn.Module, ModelCard]:
-    path = Path(weights)
-    if not path.exists():
-        raise ValueError(f"{path} does not exist (from {architecture}@{weights})")
-    classes = _output_classes(path)
-    model = create_model(architecture, classes, seed=0)
-    load_weights(model, path)
-    return model.eval(), ModelCard(model=architecture, num_classes=classes)
-
-
-def _output_classes(path: Path) -> int:
-    """Number of classes of a foreign state dict: the length of its last one-dimensional tensor, the head's bias."""
-    vectors = [tensor for name, tensor in read_state(path).items() if tensor.ndim == 1 and name.endswith("bias")]
-    if not vectors:
-        raise ValueError(f"{path} holds no bias to tell the number of classes from")
-    return len(vectors[-1])
+COMPILE = ("auto", "on", "off")
+DRIFT_IMAGES = 32  # images on which the drift against the plain model is measured
+Layout = tuple[torch.dtype, bool]  # dtype, channels-last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherSettings:
-    """How a teacher is run: `dtype` of weights and activations, `fold` batch norm, the `device`."""
+    """How a teacher is run.
 
-    dtype: torch.dtype = torch.bfloat16
+    dtype of weights and activations, channels_last memory: None for what `prepare` measures to be faster. fold batch
+    norm. size: None shows it the student's view as it is, `own` resizes that to the size it was trained for, or a side
+    in pixels. compile: `on`, `off`, or `auto` where it pays; done by `prepare`.
+    """
+
+    dtype: torch.dtype | None = torch.bfloat16
     fold: bool = True
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    channels_last: bool | None = True
+    size: int | str | None = None
+    compile: str = "off"
+
+    def __post_init__(self) -> None:
+        if self.compile not in COMPILE:
+            raise ValueError(f"compile is {self.compile!r}; it must be {', '.join(COMPILE)}")
+        if isinstance(self.size, str) and self.size != "own":
+            raise ValueError(f"the teacher's size is {self.size!r}; it must be own or a side in pixels")
+        if isinstance(self.size, int) and self.size < 1:
+            raise ValueError(f"the teacher's size is {self.size}; it must be 1 pixel or more")
 
 
 class OnlineTeacher:
-    """A frozen network that gives logits for the views a student sees.
+    """A frozen network, or the mean of several, that gives logits for the views a student sees.
 
     It is no `nn.Module`, so nothing that walks the student's modules (train(), DDP, an optimizer) can reach it.
-    Batch norm is folded in float32 before the weights are cast; `notes` says what was done.
+    Batch norm is folded in float32 before the weights are cast; `notes` says what was done. It works at once, in
+    bfloat16 and channels-last unless told otherwise; `prepare` measures, chooses and compiles.
+
+    Attributes:
+        card: what it is; of several models the first one's normalisation and size, and all their names.
+        digest: SHA-256 of its weights.
+        notes: what was done to it.
+
+    Args:
+        others: further models of an ensemble.
+
+    Raises:
+        ValueError: an ensemble of different classes.
+        RuntimeError: folding changed the logits.
     """
 
-    def __init__(self, model: nn.Module, card: ModelCard, settings: TeacherSettings) -> None:
-        model = model.eval().requires_grad_(False)
-        self.card = card
+    def __init__(
+        self,
+        model: nn.Module,
+        card: ModelCard,
+        settings: TeacherSettings,
+        others: Sequence[tuple[nn.Module, ModelCard]] = (),
+    ) -> None:
+        self._plain = [(m.eval().requires_grad_(False), c) for m, c in ((model, card), *others)]
+        self.card = common_card([c for _, c in self._plain])
         self.settings = settings
-        self.digest = digest_of(model)
-        self.notes: list[str] = []
-        if settings.fold:
-            example = torch.randn(2, 3, card.size, card.size, generator=torch.Generator().manual_seed(0))
-            model, folded = fold_batch_norm(model, example)
-            self.notes.append(f"{folded} batch norms folded")
-        model = model.to(settings.device, settings.dtype).to(memory_format=torch.channels_last)
-        self.notes.append(f"{str(settings.dtype).removeprefix('torch.')}, channels-last")
-        self._model = model.requires_grad_(False)
+        digests = [digest_of(m) for m, _ in self._plain]
+        self.digest = digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+        self._folded = TeacherNetwork(self._plain, size=settings.size, fold=settings.fold, split=True)
+        self._layout: Layout = (settings.dtype or torch.bfloat16, settings.channels_last is not False)
+        self._network = self._cast(self._layout)
+        self._compiled: tuple[torch.Size, Callable[[Tensor], tuple[Tensor, Tensor]]] | None = None
 
     def __repr__(self) -> str:
         return f"OnlineTeacher({self.card.model}, {self.card.num_classes} classes, {', '.join(self.notes)})"
+
+    @property
+    def notes(self) -> list[str]:
+        """What was done to it, in words."""
+        notes = [f"{self._folded.folded} batch norms folded"] if self.settings.fold else []
+        if self.settings.size is not None:
+            notes.append(f"at {'its own size' if self.settings.size == 'own' else f'{self.settings.size} px'}")
+        return [*notes, _words(self._layout), *(["compiled"] if self._compiled else [])]
 
     @property
     def num_classes(self) -> int:
         """Size of the logits' last dimension."""
         return self.card.num_classes
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights, activations and logits."""
+        return self._layout[0]
+
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 images (B, 3, H, W), channels-last -> logits (B, C) in the teacher's dtype."""
-        return self.from_normalized(to_input(images, self.card.mean, self.card.std, self.settings.dtype))
+        return self.from_normalized(self._input(images))
 
     @torch.no_grad()
     def from_normalized(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) already normalised with the card's mean and std -> logits (B, C)."""
-        return self._model(images.to(self.settings.dtype))
+        return self._run(images)[1]
+
+    @torch.no_grad()
+    def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 images (B, 3, H, W) -> what enters the last linear layer (B, F), and logits (B, C), in one pass.
+
+        Raises:
+            ValueError: the teacher is an ensemble, or its logits do not come from one linear layer.
+        """
+        if not self._folded.has_features:
+            raise ValueError(
+                f"{self.card.model} has no penultimate features to offer: it is an ensemble, or does not end in one "
+                "linear layer; use a single teacher, or scores that need logits alone"
+            )
+        return self._run(self._input(images))
+
+    def prepare(self, images: Tensor, forwards: int, say: Callable[[str], None] = lambda line: None) -> None:
+        """Choose dtype, memory format and compilation for batches like this one, and bound the drift of the logits.
+
+        Measurements are remembered on disk, so the next teacher of this kind on this machine chooses alike. Batches of
+        another shape are taken, too, but not by the compiled network.
+
+        Args:
+            images: a real batch, uint8 (B, 3, H, W), on the teacher's device.
+            forwards: batches to come, which decides whether compiling pays; the same number gives the same choice.
+            say: called with one line about each choice.
+
+        Raises:
+            RuntimeError: the logits differ too much from those of the plain float32 model.
+        """
+        plain = TeacherNetwork(self._plain, size=self.settings.size, fold=False, split=False).to(self.settings.device)
+        few = images[:DRIFT_IMAGES]
+        with torch.no_grad():
+            exact = plain(to_input(few, self.card.mean, self.card.std, torch.float32).contiguous())[1]
+        del plain
+        key = tuning.circumstances(self.card.model, images, self.settings.size, self.settings.device)
+        memory = tuning.Measurements(tuning.cache_file(), say)
+        seconds = self._choose_layout(images, key, memory, say)
+        found = tuning.drift(exact, self(few))
+        tuning.require_small(found, _words(self._layout), say)
+        say(f"teacher: {', '.join(self.notes)}; differs from the plain float32 model by {found:.1e} std of its logits")
+        if self.settings.compile == "off":
+            return
+        pays, reckoning = tuning.worth_compiling(memory.get(key), forwards, seconds)
+        if self.settings.compile == "auto" and not pays:
+            say(f"teacher: not compiled: {reckoning}")
+            return
+        self._compile(images, key, memory, say)
+        tuning.require_small(tuning.drift(exact, self(images)[: len(few)]), f"{_words(self._layout)}, compiled", say)
 
     def check_fits(self, classes: tuple[str, ...]) -> None:
         """Raise ValueError unless the teacher's classes are the store's, in the same order."""
@@ -141,31 +177,111 @@ class OnlineTeacher:
                     "its soft labels would belong to other classes"
                 )
 
+    def _input(self, images: Tensor) -> Tensor:
+        return to_input(images, self.card.mean, self.card.std, self.dtype)
+
+    def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        dtype, channels_last = self._layout
+        images = images.to(dtype, memory_format=_format(channels_last))
+        if self._compiled is None or self._compiled[0] != images.shape:
+            features, logits = self._network(images)
+            return features, logits
+        features, logits = self._compiled[1](images)
+        return features, logits
+
+    def _cast(self, layout: Layout) -> TeacherNetwork:
+        network = copy.deepcopy(self._folded).to(self.settings.device, layout[0])
+        return network.to(memory_format=_format(layout[1])).requires_grad_(False)
+
+    def _choose_layout(
+        self, images: Tensor, key: str, memory: tuning.Measurements, say: Callable[[str], None]
+    ) -> float:
+        """Take the fastest of the allowed layouts; returns seconds of its forward pass."""
+        settings = self.settings
+        dtypes = [torch.bfloat16, torch.float32] if settings.dtype is None else [settings.dtype]
+        if settings.dtype is None and settings.device.type == "cuda":
+            dtypes.insert(1, torch.float16)
+        formats = [True, False] if settings.channels_last is None else [settings.channels_last]
+        layouts = {_words((dtype, last)): (dtype, last) for dtype in dtypes for last in formats}
+        known = memory.get(key).get("seconds", {})
+        if not set(layouts) <= set(known):
+            known = known | tuning.median_seconds(
+                {name: self._contender(self._cast(layout), images, layout) for name, layout in layouts.items()},
+                settings.device,
+            )
+            memory.put(key, seconds=known)
+        best = min(layouts, key=lambda name: known[name])
+        if len(layouts) > 1:
+            figures = ", ".join(f"{name} {1e3 * known[name]:.1f} ms" for name in layouts)
+            say(f"teacher: {best} is fastest for {key}: {figures}")
+        if layouts[best] != self._layout:
+            self._layout = layouts[best]
+            self._network = self._cast(self._layout)
+        return float(known[best])
+
+    def _contender(self, network: nn.Module, images: Tensor, layout: Layout) -> Callable[[], object]:
+        dtype, channels_last = layout
+        inputs = to_input(images, self.card.mean, self.card.std, dtype).to(memory_format=_format(channels_last))
+        return lambda: network(inputs)
+
+    @torch.no_grad()
+    def _compile(self, images: Tensor, key: str, memory: tuning.Measurements, say: Callable[[str], None]) -> None:
+        inputs = self._input(images).to(memory_format=_format(self._layout[1]))
+        started = time.perf_counter()
+        try:
+            compiled = compile_network(self._network, self.settings.device)
+            for _ in range(3):  # a CUDA graph is recorded in the second call
+                compiled(inputs)
+        except Exception as error:  # the compiler's errors have no common class
+            say(f"teacher: not compiled: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+            return
+        cost = time.perf_counter() - started
+        calls: dict[str, Callable[[], object]] = {
+            "eager": lambda: self._network(inputs),
+            "compiled": lambda: compiled(inputs),
+        }
+        seconds = tuning.median_seconds(calls, self.settings.device)
+        gain = 1 - seconds["compiled"] / seconds["eager"]
+        memory.put(key, compile_seconds=cost, compile_gain=gain)
+        figures = (
+            f"{1e3 * seconds['compiled']:.1f} ms against {1e3 * seconds['eager']:.1f} ms eager, after {cost:.0f} s"
+        )
+        if gain <= 0:
+            say(f"teacher: not compiled: it gains nothing ({figures})")
+            return
+        self._compiled = (inputs.shape, compiled)
+        say(f"teacher: compiled for batches of {len(inputs)}: {figures}")
+
 
 def open_teacher(spec: str, classes: tuple[str, ...], settings: TeacherSettings) -> OnlineTeacher:
-    """Load, freeze and check a teacher for a store with these `classes`; see `load_teacher_model` for `spec`."""
-    model, card = load_teacher_model(spec)
-    teacher = OnlineTeacher(model, card, settings)
+    """Load, freeze and check a teacher for a store with these `classes`.
+
+    Args:
+        spec: see `load_teacher_model`; several with commas between them make an ensemble.
+    """
+    specs = [spec] if Path(spec).exists() else spec.split(",")
+    (model, card), *others = [load_teacher_model(part.strip()) for part in specs]
+    teacher = OnlineTeacher(model, card, settings, others)
     teacher.check_fits(classes)
     return teacher
 
 
-def digest_of(model: nn.Module) -> str:
-    """SHA-256 of a model's weights and buffers, in hexadecimal."""
-    sha = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        values = tensor.detach().cpu().contiguous()
-        sha.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-        sha.update(values.reshape(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest()
-
-
 def describe_teacher(spec: str, teacher: OnlineTeacher) -> dict[str, Any]:
-    """What a score file or a run keeps about its teacher."""
+    """What a score file, soft labels or a run keep about their teacher: what its logits depend on."""
+    settings = teacher.settings
     return {
         "spec": spec,
         "model": teacher.card.model,
         "size": teacher.card.size,
+        "shown_at": settings.size,
         "digest": teacher.digest,
-        "dtype": str(teacher.settings.dtype).removeprefix("torch."),
+        "dtype": "measured" if settings.dtype is None else str(settings.dtype).removeprefix("torch."),
     }
+
+
+def _format(channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def _words(layout: Layout) -> str:
+    return f"{str(layout[0]).removeprefix('torch.')}{', channels-last' if layout[1] else ''}"
