@@ -22,6 +22,12 @@ def run(*words: Any, code: int = 0) -> Result:
     return result
 
 
+@pytest.fixture(autouse=True)
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measurements of these tests are not remembered beyond them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
@@ -61,6 +67,15 @@ def test_the_default_keeps_all_logits_of_few_classes_and_says_when_a_cache_does_
     assert np.load(out / "logits.npy").shape == (2, 96, 4)
 
 
+def test_the_teacher_can_be_an_ensemble_at_its_own_size(tiny_store: Store, teacher: Path, tmp_path: Path) -> None:
+    out = tmp_path / "labels"
+    words = ["--teacher-precision", "auto", "--teacher-size", "own", "--teacher-compile", "off", "--out", out]
+    made = run("labels", tiny_store.path, "--teacher", f"{teacher},{teacher}", *LABELS, "--views", 1, *words)
+    assert "is fastest for cifar_resnet8+cifar_resnet8, 32 x 16 x 16 resized to own" in made.stderr
+    checked = run("labels", tiny_store.path, "--verify", out, "--records", 20, "--workers", 1)
+    assert "20 records computed anew" in checked.stdout
+
+
 def test_a_check_that_fails_ends_with_exit_code_1(tiny_store: Store, teacher: Path, tmp_path: Path) -> None:
     out = tmp_path / "labels"
     run("labels", tiny_store.path, "--teacher", teacher, *LABELS, "--views", 1, "--out", out)
@@ -77,6 +92,10 @@ def test_a_check_that_fails_ends_with_exit_code_1(tiny_store: Store, teacher: Pa
         (["--teacher", "{teacher}", "--out", "{tmp}/l"], "making soft labels needs --recipe"),
         (["--recipe", "demo", "--out", "{tmp}/l"], "making soft labels needs --teacher"),
         (["--teacher", "{teacher}", "--recipe", "demo", "--topk", "9", "--out", "{tmp}/l"], "topk is '9'"),
+        (
+            ["--teacher", "{teacher}", "--recipe", "demo", "--teacher-size", "big", "--out", "{tmp}/l"],
+            "the teacher's size is 'big'",
+        ),
         (["--teacher", "{teacher}", "--recipe", "demo", "--out", "{tmp}"], "never overwritten"),
         (["--verify", "{tmp}"], "holds no labels.json"),
     ],

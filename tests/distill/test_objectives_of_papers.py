@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -102,6 +102,7 @@ def test_standardize_is_the_papers_and_blind_to_scale_and_shift(
     batch: int, classes: int, alpha: float, temperature: float, smoothing: float, first: float, second: float, seed: int
 ) -> None:
     zs, zt, labels, weights = draw(batch, classes, seed)
+    assume(min(zs.std(1).min(), zt.std(1).min()) > 1e-2)  # rows that are nearly constant have a test of their own
     spec = ObjectiveSettings(alpha=alpha, temperature=temperature, label_smoothing=smoothing)
     objective = create_objective("standardize", spec)
     got = objective(*map(torch.from_numpy, (zs, zt, labels, weights)))
@@ -120,6 +121,7 @@ def test_the_mean_of_dist_is_the_papers_batch_loss(
     batch: int, classes: int, alpha: float, temperature: float, smoothing: float, first: float, second: float, seed: int
 ) -> None:
     zs, zt, labels, _ = draw(batch, classes, seed)
+    assume(min(zs.std(1).min(), zt.std(1).min(), zs.std(0).min(), zt.std(0).min()) > 1e-2)
     spec = ObjectiveSettings(alpha=alpha, temperature=temperature, label_smoothing=smoothing)
     objective = create_objective("dist", spec, options={"inter": first, "intra": second})
     got = objective(*map(torch.from_numpy, (zs, zt, labels)), None)

@@ -5,12 +5,13 @@ from typing import Any
 
 import click
 
-from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, emit, progress_bar, say, teacher_precision
+from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, emit, progress_bar, say
+from prunekd.cli._teacher import TEACHER_HELP, open_teacher_with, teacher_options
 
 
 @click.command("labels")
 @STORE
-@click.option("--teacher", help="A run folder, a .safetensors file, ARCHITECTURE@WEIGHTS or timm:NAME.")
+@click.option("--teacher", help=TEACHER_HELP)
 @click.option("--recipe", help="The recipe of the runs to come: its training views, seed and temperature.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the soft labels.")
 @click.option("--views", type=click.IntRange(min=1), default=8, show_default=True, help="Views per sample.")
@@ -31,7 +32,7 @@ from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, emit, progress_bar
     help="Make nothing; compute some records of LABELS anew and compare.",
 )
 @click.option("--records", type=click.IntRange(min=1), default=256, show_default=True, help="How many to verify.")
-@teacher_precision("bf16")
+@teacher_options("bf16")
 @DEVICE
 @WORKERS
 @JSON
@@ -60,7 +61,6 @@ def command(**options: Any) -> None:
 
 
 def _make(world: Any, **options: Any) -> None:
-    from prunekd.cli.train import open_teacher_option
     from prunekd.distill import BreakEven
     from prunekd.pruning.subset import read_subset
     from prunekd.store.index import open_store
@@ -75,7 +75,7 @@ def _make(world: Any, **options: Any) -> None:
     recipe = load_recipe(options["recipe"], overrides)
     store = open_store(options["store"])
     topk, kept = choose_topk(options["topk"], len(store.classes))
-    teacher, info = open_teacher_option(options["teacher"], store.classes, options["teacher_precision"], world.device)
+    teacher, info = open_teacher_with(options, options["teacher"], store.classes, world.device)
     spec = LabelSpec(
         store=store,
         teacher=teacher,
@@ -99,6 +99,7 @@ def _make(world: Any, **options: Any) -> None:
             reader=options["reader"],
             workers=options["workers"],
             progress=lambda done, _total: update(done, "records"),
+            say=say if world.is_main else lambda line: None,
         )
     if world.is_main:
         size = sum(file.stat().st_size for file in options["out"].iterdir())
@@ -114,15 +115,19 @@ def _make(world: Any, **options: Any) -> None:
 
 
 def _verify(world: Any, **options: Any) -> None:
-    from prunekd.cli.train import open_teacher_option
+    import torch
+
+    from prunekd.distill import TeacherSettings, open_teacher
     from prunekd.distill.labels_file import read_info
     from prunekd.store.index import open_store
     from prunekd.training.label_pass import TOLERANCE, verify_labels
 
     store = open_store(options["store"])
     made_by = read_info(options["verify"])["teacher"]
-    precision = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}[made_by["dtype"]]
-    teacher, _ = open_teacher_option(options["teacher"] or made_by["spec"], store.classes, precision, world.device)
+    settings = TeacherSettings(
+        dtype=getattr(torch, made_by["dtype"], torch.bfloat16), size=made_by["shown_at"], device=world.device
+    )
+    teacher = open_teacher(options["teacher"] or made_by["spec"], store.classes, settings)
     facts = verify_labels(
         options["verify"],
         store,

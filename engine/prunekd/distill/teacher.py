@@ -83,6 +83,7 @@ class OnlineTeacher:
         self._layout: Layout = (settings.dtype or torch.bfloat16, settings.channels_last is not False)
         self._network = self._cast(self._layout)
         self._compiled: tuple[torch.Size, Callable[[Tensor], tuple[Tensor, Tensor]]] | None = None
+        self._prepared: torch.Size | None = None
 
     def __repr__(self) -> str:
         return f"OnlineTeacher({self.card.model}, {self.card.num_classes} classes, {', '.join(self.notes)})"
@@ -133,7 +134,8 @@ class OnlineTeacher:
         """Choose dtype, memory format and compilation for batches like this one, and bound the drift of the logits.
 
         Measurements are remembered on disk, so the next teacher of this kind on this machine chooses alike. Batches of
-        another shape are taken, too, but not by the compiled network.
+        another shape are taken, too, but not by the compiled network. A second call for the same shape does nothing,
+        so runs that share a teacher may all ask for it.
 
         Args:
             images: a real batch, uint8 (B, 3, H, W), on the teacher's device.
@@ -143,6 +145,9 @@ class OnlineTeacher:
         Raises:
             RuntimeError: the logits differ too much from those of the plain float32 model.
         """
+        if self._prepared == images.shape:
+            return
+        self._prepared = images.shape
         plain = TeacherNetwork(self._plain, size=self.settings.size, fold=False, split=False).to(self.settings.device)
         few = images[:DRIFT_IMAGES]
         with torch.no_grad():
@@ -204,6 +209,8 @@ class OnlineTeacher:
         formats = [True, False] if settings.channels_last is None else [settings.channels_last]
         layouts = {_words((dtype, last)): (dtype, last) for dtype in dtypes for last in formats}
         known = memory.get(key).get("seconds", {})
+        if len(layouts) == 1 and settings.compile == "off":
+            return 0.0  # nothing depends on it
         if not set(layouts) <= set(known):
             known = known | tuning.median_seconds(
                 {name: self._contender(self._cast(layout), images, layout) for name, layout in layouts.items()},

@@ -103,6 +103,7 @@ def make_labels(
     reader: str = "native",
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Write soft labels to `out`, or go on where a killed attempt stopped, and return what labels.json holds.
 
@@ -110,6 +111,7 @@ def make_labels(
 
     Args:
         progress: called with the records done and in all of this process's share of this attempt.
+        say: called with one line about each choice made for the teacher.
 
     Raises:
         ValueError: the labels exist; an unfinished attempt had other settings; an image that cannot be decoded; a
@@ -130,6 +132,11 @@ def make_labels(
         total, records, started = sum(stop - start for _, start, stop in mine), 0, time.perf_counter()
         pin = world.device.type == "cuda"
         with writer, open_reader(reader, spec.store, "train", workers=workers, pin=pin) as source:
+            if mine:
+                few = source.epoch(_epoch(spec, ids[mine[0][1] : mine[0][2]][:batch_size], mine[0][0], batch_size))
+                # the forwards of the whole job, so that an attempt that goes on chooses as the one before
+                forwards = len(blocks) * size // (batch_size * world.size)
+                spec.teacher.prepare(next(few).images.to(world.device), forwards, say)
             for block, arrays in _labelled(spec, source, ids, mine, batch_size, world.device):
                 writer.write(block, arrays)
                 records += block[2] - block[1]
@@ -145,15 +152,8 @@ def _labelled(
     """The blocks with their records; results wait on the device until a block is full."""
     for view in sorted({block[0] for block in blocks}):
         of_view = [block for block in blocks if block[0] == view]
-        plan = EpochPlan(
-            split=spec.store.split("train"),
-            ids=np.concatenate([ids[start:stop] for _, start, stop in of_view]),
-            batch_size=batch_size,
-            view=spec.recipe.train_view,
-            seed=spec.recipe.seed,
-            view_index=view,
-        )
-        batches = source.epoch(plan)
+        wanted = np.concatenate([ids[start:stop] for _, start, stop in of_view])
+        batches = source.epoch(_epoch(spec, wanted, view, batch_size))
         for block in of_view:
             waiting = []
             for _ in range(-(-(block[2] - block[1]) // batch_size)):
@@ -167,6 +167,17 @@ def _labelled(
                     "or run it in float32"
                 )
             yield block, arrays
+
+
+def _epoch(spec: LabelSpec, ids: np.ndarray, view: int, batch_size: int) -> EpochPlan:
+    return EpochPlan(
+        split=spec.store.split("train"),
+        ids=ids,
+        batch_size=batch_size,
+        view=spec.recipe.train_view,
+        seed=spec.recipe.seed,
+        view_index=view,
+    )
 
 
 def records_of(logits: Tensor, topk: int | None, temperature: float) -> dict[str, Tensor]:
