@@ -1,5 +1,9 @@
 """Scores against their formulas in float64, and the pass that computes them."""
 
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunekd.pruning.scores import SCORES, Outputs, compute_scores
+from prunekd.pruning.scores import FEATURE_SCORES, SCORES, Outputs, compute_scores
+from prunekd.pruning.scores.features import read_features
+
+NAMES = [name for name, score in SCORES.items() if not score.needs_features]
 
 
 class FakeBatch(NamedTuple):
@@ -30,9 +37,10 @@ def batches(labels, size, ids=None):
         yield FakeBatch(images[part], torch.as_tensor(labels)[part], ids[part])
 
 
-def looking_up(logits):
+def looking_up(logits, features=None):
     def forward(images):
-        return torch.as_tensor(logits)[images[:, 0, 0, 0].long() * 256 + images[:, 1, 0, 0].long()]
+        numbers = images[:, 0, 0, 0].long() * 256 + images[:, 1, 0, 0].long()
+        return torch.as_tensor(logits)[numbers], None if features is None else torch.as_tensor(features)[numbers]
 
     return forward
 
@@ -59,7 +67,7 @@ def in_longdouble(name, z, y):
     }[name]
 
 
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 10.0])
 @pytest.mark.parametrize("classes", [2, 3, 100])
 def test_score_is_its_formula(name, scale, classes):
@@ -74,7 +82,7 @@ def test_score_is_its_formula(name, scale, classes):
     np.testing.assert_allclose(values.numpy(), expected, rtol=3e-5, atol=1e-6 * scale if name == "margin" else 1e-9)
 
 
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", NAMES)
 def test_score_is_finite_and_ordered_for_huge_logits(name):
     logits = torch.tensor([[1e30, -1e30, 0.0], [-1e30, 1e30, 0.0], [1e4, 1e4 - 1, -1e4], [0.0, 0.0, 0.0]])
     values = SCORES[name].compute(Outputs(logits=logits, labels=torch.tensor([0, 0, 0, 0])))
@@ -104,15 +112,15 @@ def test_the_pass_gathers_every_sample_whatever_the_batches(count, classes, size
     logits = rng.normal(size=(count, classes)).astype(np.float32)
     labels = rng.integers(classes, size=count)
     ids = rng.choice(1000, size=count, replace=False)
-    scores = compute_scores(batches(labels, size, ids), looking_up(logits), list(SCORES), classes)
+    scores = compute_scores(batches(labels, size, ids), looking_up(logits), NAMES, classes)
     order = np.argsort(ids)
     assert scores.ids.tolist() == ids[order].tolist()
     assert scores.labels.tolist() == labels[order].tolist()
-    assert list(scores.columns) == [*SCORES, "teacher_std"]
+    assert list(scores.columns) == [*NAMES, "teacher_std"]
     np.testing.assert_allclose(
         scores.columns["teacher_std"], np.std(logits.astype(np.float64), axis=1, ddof=1)[order], rtol=1e-5
     )
-    for name in SCORES:
+    for name in NAMES:
         expected = [float(in_longdouble(name, logits[i], labels[i])) for i in order]
         np.testing.assert_allclose(scores.columns[name], expected, rtol=3e-5, atol=1e-6)
     for c in range(classes):
@@ -135,8 +143,8 @@ def test_reused_batch_buffers_do_no_harm():
                 mine.copy_(theirs)
             yield buffer
 
-    reused = compute_scores(reusing(), looking_up(logits), list(SCORES), 3)
-    fresh = compute_scores(batches(labels, 8), looking_up(logits), list(SCORES), 3)
+    reused = compute_scores(reusing(), looking_up(logits), NAMES, 3)
+    fresh = compute_scores(batches(labels, 8), looking_up(logits), NAMES, 3)
     assert reused.ids.tolist() == fresh.ids.tolist()
     for name, values in fresh.columns.items():
         np.testing.assert_allclose(reused.columns[name], values, rtol=1e-6)
@@ -156,7 +164,7 @@ def test_a_broken_teacher_is_named_with_its_samples(bad):
     logits[4, 1] = bad
     logits[7, 0] = bad
     with pytest.raises(ValueError, match=r"broken.*not finite for 2 samples, ids 104, 107"):
-        compute_scores(batches([0] * 10, 4, torch.arange(100, 110)), looking_up(logits), list(SCORES), 3)
+        compute_scores(batches([0] * 10, 4, torch.arange(100, 110)), looking_up(logits), NAMES, 3)
 
 
 def test_a_broken_teacher_is_found_before_the_end_of_a_long_pass():
@@ -164,22 +172,22 @@ def test_a_broken_teacher_is_found_before_the_end_of_a_long_pass():
 
     def forward(images):
         seen.append(len(images))
-        return torch.full((len(images), 3), torch.nan)
+        return torch.full((len(images), 3), torch.nan), None
 
     with pytest.raises(ValueError, match=r"not finite"):
-        compute_scores(batches([0] * 1000, 1), forward, list(SCORES), 3)
+        compute_scores(batches([0] * 1000, 1), forward, NAMES, 3)
     assert len(seen) < 200
 
 
 @pytest.mark.parametrize(
     ("labels", "classes", "names", "message"),
     [
-        ([0, 1, 2], 4, list(SCORES), "teacher knows 3 classes, the store has 4"),
-        ([0, 1, 3], 3, list(SCORES), "labels outside the store's classes for ids 2"),
-        ([0, -1, 2], 3, list(SCORES), "labels outside the store's classes for ids 1"),
+        ([0, 1, 2], 4, NAMES, "teacher knows 3 classes, the store has 4"),
+        ([0, 1, 3], 3, NAMES, "labels outside the store's classes for ids 2"),
+        ([0, -1, 2], 3, NAMES, "labels outside the store's classes for ids 1"),
         ([0, 1, 2], 3, ["el2m"], "did you mean 'el2n'"),
-        ([0, 0, 0], 1, list(SCORES), "at least 2 classes"),
-        ([], 3, list(SCORES), "no sample to score"),
+        ([0, 0, 0], 1, NAMES, "at least 2 classes"),
+        ([], 3, NAMES, "no sample to score"),
     ],
 )
 def test_misfits_are_refused(labels, classes, names, message):
@@ -189,9 +197,121 @@ def test_misfits_are_refused(labels, classes, names, message):
 
 def test_a_sample_met_twice_is_refused():
     with pytest.raises(ValueError, match=r"scored twice: ids 5"):
-        compute_scores(batches([0, 0, 0], 2, [5, 6, 5]), looking_up(torch.zeros(3, 3)), list(SCORES), 3)
+        compute_scores(batches([0, 0, 0], 2, [5, 6, 5]), looking_up(torch.zeros(3, 3)), NAMES, 3)
 
 
 def test_logits_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"shape"):
-        compute_scores(batches([0, 1], 2), lambda images: torch.zeros(2, 3, 4), list(SCORES), 3)
+        compute_scores(batches([0, 1], 2), lambda images: (torch.zeros(2, 3, 4), None), NAMES, 3)
+
+
+def test_grand_last_is_the_norm_of_the_last_layers_gradient():
+    """Against autograd, sample by sample, weight and bias together."""
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(7, 5).double()
+    features, labels = torch.randn(20, 7).double().relu(), torch.randint(0, 5, (20,))
+    expected = []
+    for h, y in zip(features, labels, strict=True):
+        loss = torch.nn.functional.cross_entropy(layer(h)[None], y[None])
+        expected.append(torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, layer.parameters())]).norm())
+    outputs = Outputs(logits=layer(features).float().detach(), labels=labels, features=features.float())
+    torch.testing.assert_close(SCORES["grand_last"].compute(outputs).double(), torch.stack(expected), rtol=1e-5, atol=0)
+
+
+@given(st.integers(0, 1000), st.integers(2, 5), st.integers(6, 40), st.integers(1, 9))
+def test_scores_of_features_are_their_formulas(seed, classes, count, size):
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(count, 4)).astype(np.float16)
+    labels = rng.integers(classes, size=count)
+    ids = rng.choice(1000, size=count, replace=False)
+    logits = rng.normal(size=(count, classes)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "f.npy"
+        forward = looking_up(logits, features.astype(np.float32))
+        scores = compute_scores(batches(labels, size, ids), forward, [*SCORES, *FEATURE_SCORES], classes, features=file)
+        stored = np.load(file)
+        assert sorted(p.name for p in Path(folder).iterdir()) == ["f.npy"]
+    order = np.argsort(ids)
+    assert stored.tobytes() == features[order].tobytes()
+    for k, i in enumerate(order):
+        own = features[labels == labels[i]].astype(np.float64)
+        h = features[i].astype(np.float64)
+        assert scores.columns["prototype"][k] == pytest.approx(np.linalg.norm(h - own.mean(0)), rel=1e-5, abs=1e-6)
+        assert scores.columns["moderate"][k] == pytest.approx(
+            np.linalg.norm(h - np.median(own, axis=0)), rel=1e-3, abs=1e-3
+        )
+    assert scores.hard_ends["ssp"] == "high"
+    assert ((scores.columns["ssp"] >= -1e-6) & (scores.columns["ssp"] <= 2)).all()
+
+
+def test_ssp_is_the_distance_to_the_centroid_of_ones_cluster():
+    """Three tight directions: each sample's nearest centroid is the mean of its own direction, whatever its label."""
+    rng = np.random.default_rng(3)
+    directions = np.eye(3, 6)
+    cluster = rng.integers(3, size=300)
+    features = (directions[cluster] + 0.05 * rng.normal(size=(300, 6))) * rng.uniform(1, 5, size=(300, 1))
+    features = features.astype(np.float16)
+    labels = rng.integers(3, size=300)
+    found = FEATURE_SCORES["ssp"].compute(features, labels, 3, 0)
+    unit = features.astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    centres = np.stack([unit[cluster == c].mean(0) for c in range(3)])
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    expected = 1 - (unit * centres[cluster]).sum(1)
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+    assert np.corrcoef(found, expected)[0, 1] > 0.99
+    np.testing.assert_array_equal(found, FEATURE_SCORES["ssp"].compute(features, labels, 3, 0))
+    with pytest.raises(ValueError, match="3 clusters, one per class, of only 2 samples"):
+        FEATURE_SCORES["ssp"].compute(features[:2], labels[:2], 3, 0)
+
+
+def test_shards_of_a_pass_make_the_whole(tmp_path):
+    """Two processes, played by two threads that meet in `gather`."""
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(11, 3)).astype(np.float32), rng.integers(3, size=11)
+    logits, names = rng.normal(size=(11, 3)).astype(np.float32), [*SCORES, "prototype", "moderate"]
+    forward = looking_up(logits, features)
+    alone = compute_scores(batches(labels, 4), forward, names, 3, features=tmp_path / "alone.npy")
+    meeting, slots = threading.Barrier(2), [None, None]
+
+    def gather_of(rank):
+        def gather(values):
+            slots[rank] = values
+            meeting.wait(30)
+            found = list(slots)
+            meeting.wait(30)
+            return found
+
+        return gather
+
+    def share(rank):
+        mine = list(batches(labels, 1))[rank::2]
+        return compute_scores(
+            mine, forward, names, 3, features=tmp_path / "both.npy", rank=rank, gather=gather_of(rank)
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(share, [0, 1]))
+    for scores in both:
+        assert scores.ids.tolist() == alone.ids.tolist()
+        for name in alone.columns:
+            np.testing.assert_allclose(scores.columns[name], alone.columns[name], rtol=1e-6, err_msg=name)
+    assert (tmp_path / "both.npy").read_bytes() == (tmp_path / "alone.npy").read_bytes()
+
+
+def test_features_too_large_for_float16_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="do not fit float16"):
+        compute_scores(
+            batches([0, 1], 2), looking_up(torch.zeros(2, 3), torch.full((2, 3), 1e6)), ["prototype"], 3,
+            features=tmp_path / "f.npy",
+        )  # fmt: skip
+
+
+def test_a_features_file_of_something_else_is_refused(tmp_path):
+    np.save(tmp_path / "f.npy", np.zeros((4, 3), np.float16))
+    assert read_features(tmp_path / "f.npy", 4).shape == (4, 3)
+    with pytest.raises(ValueError, match="not one row for each of the 5 samples"):
+        read_features(tmp_path / "f.npy", 5)
+    (tmp_path / "g.npy").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"g\.npy cannot be read as features"):
+        read_features(tmp_path / "g.npy", 4)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -44,6 +45,16 @@ class World:
         gathered = [torch.empty_like(mine) for _ in range(self.size)]
         dist.all_gather(gathered, mine)
         return [part.cpu() for part in gathered]
+
+    def gather_rows(self, values: np.ndarray) -> list[np.ndarray]:
+        """Every process's array (k, ...), whatever its k, in order of rank (a collective call)."""
+        if self.size == 1:
+            return [values]
+        counts = [int(count) for count in self.gather(torch.tensor(len(values)))]
+        padded = np.zeros((max(counts), *values.shape[1:]), dtype=values.dtype)
+        padded[: len(values)] = values
+        parts = self.gather(torch.from_numpy(padded))
+        return [part.numpy()[:count] for part, count in zip(parts, counts, strict=True)]
 
     def broadcast_buffers(self, model: nn.Module) -> None:
         """Give every process the main one's buffers (batch statistics, which each took from its own samples)."""

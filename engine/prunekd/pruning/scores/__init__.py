@@ -1,8 +1,18 @@
-"""Scores: one float per sample, from one pass of a teacher. A new score is one file here and one line in SCORES."""
+"""Scores: one float per sample, from one pass of a teacher. A new score is one file and one line in registry.py."""
 
 from prunekd.pruning.scores.compute import compute_scores
-from prunekd.pruning.scores.registry import SCORES
-from prunekd.pruning.scores.score import Outputs, Score
+from prunekd.pruning.scores.registry import FEATURE_SCORES, SCORES
+from prunekd.pruning.scores.score import FeatureScore, Outputs, Score
 from prunekd.pruning.scores.table import Scores, read_scores, write_scores
 
-__all__ = ["SCORES", "Outputs", "Score", "Scores", "compute_scores", "read_scores", "write_scores"]
+__all__ = [
+    "FEATURE_SCORES",
+    "SCORES",
+    "FeatureScore",
+    "Outputs",
+    "Score",
+    "Scores",
+    "compute_scores",
+    "read_scores",
+    "write_scores",
+]

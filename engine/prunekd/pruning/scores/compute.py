@@ -1,6 +1,7 @@
 """One pass of a teacher over the samples, every score from the same logits."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,39 +10,61 @@ from torch import Tensor
 from prunekd.common.registry import unknown
 from prunekd.input.batch import Batch
 from prunekd.pruning.parquet import some
-from prunekd.pruning.scores.registry import SCORES
-from prunekd.pruning.scores.score import Outputs, Score
+from prunekd.pruning.scores.features import FeaturePart, join, read_features
+from prunekd.pruning.scores.registry import FEATURE_SCORES, SCORES
+from prunekd.pruning.scores.score import FeatureScore, Outputs, Score
 from prunekd.pruning.scores.table import STATISTICS, Scores
 
 # Batches whose results wait on the device before one copy to the host: the only synchronisation of the pass.
 FLUSH_EVERY = 64
 
 
+Forward = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+"""uint8 images (B, 3, H, W) -> logits (B, C) and features (B, F) or None; normalises, runs in eval mode."""
+Gather = Callable[[np.ndarray], list[np.ndarray]]
+"""One process's array (k, ...) -> those of all processes, in order of rank (a collective call)."""
+
+
+def alone(values: np.ndarray) -> list[np.ndarray]:
+    """The `Gather` of a process on its own."""
+    return [values]
+
+
 def compute_scores(
     batches: Iterable[Batch],
-    forward: Callable[[Tensor], Tensor],
+    forward: Forward,
     names: Sequence[str],
     num_classes: int,
+    *,
+    features: Path | None = None,
+    rank: int = 0,
+    gather: Gather = alone,
+    seed: int = 0,
 ) -> Scores:
     """Run the teacher over `batches` once and compute every named score.
 
     Args:
-        batches: each sample once, in any order.
-        forward: uint8 images (B, 3, H, W) -> logits (B, C), on any device; it normalises and runs in eval mode.
-        names: keys of SCORES.
+        batches: each sample once over all processes, in any order.
+        forward: the teacher; with features where a score needs them.
+        names: keys of SCORES and FEATURE_SCORES.
         num_classes: C of the store.
+        features: where to write the features, float16 (n, F) in ascending order of id; FEATURE_SCORES need it.
+        rank, gather: this process among those that share the samples.
+        seed: of scores that draw.
 
     Returns:
-        Scores in ascending order of id, float32, with `teacher_std` and the classes' means of it, whatever `names`.
-        The caller fills in the provenance.
+        Scores in ascending order of id, float32, the same on every process, with `teacher_std` and the classes' means
+        of it, whatever `names`. The caller fills in the provenance.
 
     Raises:
         ValueError: an unknown name; a logit that is not finite; a label or a number of logits that does not fit
-            `num_classes`; a sample met twice; no sample at all.
+            `num_classes`; a sample met twice; no sample at all; features asked for that the teacher does not offer.
     """
     if num_classes < 2:
         raise ValueError(f"scores need at least 2 classes, the store has {num_classes}")
-    chosen = _choose(names)
+    chosen, on_features = choose(names)
+    part = FeaturePart(features, rank) if features else None
+    assert part or not on_features
     collector = _Collector()
     with torch.no_grad():
         for batch in batches:
@@ -49,13 +72,25 @@ def compute_scores(
             columns = {score.name: score.compute(outputs) for score in chosen}
             columns["teacher_std"] = outputs.logits.std(dim=1, correction=1)
             collector.add(batch, columns, wrong)
-    ids, labels, values = collector.finish()
+            if part:
+                assert outputs.features is not None
+                part.add(outputs.features.cpu().numpy())
+    if part:
+        part.close()
+    ids, labels, values = collector.finish(gather)
+    if features:
+        mine = gather(collector.visited)
+        if rank == 0:
+            join(features, mine)
+        gather(np.zeros(0))  # the others wait for the file
+        stored = read_features(features, len(ids))
+        values |= {score.name: score.compute(stored, labels, num_classes, seed) for score in on_features}
     return Scores(
         ids=ids,
         labels=labels,
         columns=values,
-        definitions={score.name: score.definition for score in chosen} | STATISTICS,
-        hard_ends={score.name: score.hard_end for score in chosen},
+        definitions={score.name: score.definition for score in (*chosen, *on_features)} | STATISTICS,
+        hard_ends={score.name: score.hard_end for score in (*chosen, *on_features)},
         class_std=class_means(values["teacher_std"], labels, num_classes),
     )
 
@@ -67,18 +102,24 @@ def class_means(values: np.ndarray, labels: np.ndarray, num_classes: int) -> np.
     return np.divide(sums, counts, out=np.full(num_classes, np.nan), where=counts > 0)
 
 
-def _choose(names: Sequence[str]) -> tuple[Score, ...]:
+def choose(names: Sequence[str]) -> tuple[tuple[Score, ...], tuple[FeatureScore, ...]]:
+    """The scores of these names, those of single batches and those of all features; ValueError for an unknown name."""
     for name in names:
-        if name not in SCORES:
-            raise unknown("score", name, SCORES)
-    return tuple(SCORES[name] for name in dict.fromkeys(names))
+        if name not in SCORES and name not in FEATURE_SCORES:
+            raise unknown("score", name, {**SCORES, **FEATURE_SCORES})
+    unique = list(dict.fromkeys(names))
+    return (
+        tuple(SCORES[name] for name in unique if name in SCORES),
+        tuple(FEATURE_SCORES[name] for name in unique if name in FEATURE_SCORES),
+    )
 
 
-def _outputs(logits: Tensor, batch: Batch, num_classes: int) -> tuple[Outputs, Tensor]:
+def _outputs(given: tuple[Tensor, Tensor | None], batch: Batch, num_classes: int) -> tuple[Outputs, Tensor]:
     """The batch's outputs, made finite and in range, and what was wrong: bool (2, B), broken logits and bad labels.
 
     To ask here whether anything was wrong would wait for the device, so the answer travels with the results.
     """
+    logits, features = given
     count = len(batch.ids)
     if logits.ndim != 2 or logits.shape[0] != count:
         raise ValueError(f"the teacher gave logits of shape {tuple(logits.shape)} for a batch of {count}")
@@ -90,7 +131,8 @@ def _outputs(logits: Tensor, batch: Batch, num_classes: int) -> tuple[Outputs, T
     labels = batch.labels.to(logits.device, non_blocking=True)
     logits = logits.detach().float()
     wrong = torch.stack([~torch.isfinite(logits).all(dim=1), (labels < 0) | (labels >= num_classes)])
-    return Outputs(logits=torch.nan_to_num(logits), labels=labels.clamp(0, num_classes - 1)), wrong
+    clean, known = torch.nan_to_num(logits), labels.clamp(0, num_classes - 1)
+    return Outputs(logits=clean, labels=known, features=None if features is None else features.float()), wrong
 
 
 class _Collector:
@@ -112,19 +154,26 @@ class _Collector:
         if len(self._pending) >= FLUSH_EVERY:
             self._flush()
 
-    def finish(self) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Ids ascending, labels, and the columns by name."""
+    @property
+    def visited(self) -> np.ndarray:
+        """The ids met by this process, in that order."""
+        return np.concatenate(self._ids)
+
+    def finish(self, gather: Gather) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Of all processes: ids ascending, labels, and the columns by name."""
         self._flush()
         if not self._ids:
             raise ValueError("there is no sample to score")
-        ids = np.concatenate(self._ids)
+        ids = np.concatenate(gather(self.visited))
         order = np.argsort(ids, kind="stable")
         ids = ids[order]
         repeated = ids[1:][ids[1:] == ids[:-1]]
         if len(repeated):
             raise ValueError(f"samples scored twice: ids {some(repeated)}")
-        values = np.concatenate(self._values, axis=1)[:, order]
-        return ids, np.concatenate(self._labels)[order], dict(zip(self._names, values, strict=True))
+        rows = np.ascontiguousarray(np.concatenate(self._values, axis=1).T)
+        values = np.concatenate(gather(rows))[order].T
+        labels = np.concatenate(gather(np.concatenate(self._labels)))[order]
+        return ids, labels, dict(zip(self._names, np.ascontiguousarray(values), strict=True))
 
     def _flush(self) -> None:
         if not self._pending:

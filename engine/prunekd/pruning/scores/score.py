@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,10 +20,12 @@ class Outputs:
     Attributes:
         logits: float32 (B, C), finite, C >= 2.
         labels: int64 (B,) in [0, C), on the device of the logits.
+        features: float32 (B, F), what enters the last linear layer; None where the teacher offers none.
     """
 
     logits: Tensor
     labels: Tensor
+    features: Tensor | None = None
 
     @cached_property
     def of_label(self) -> "OneAgainstRest":
@@ -75,21 +78,43 @@ class OneAgainstRest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """One entry of SCORES.
+    """One entry of SCORES: a function of one batch's outputs.
 
     Attributes:
         name: the column's name in a scores file.
         version: raised whenever the values change for the same logits; `definition` is `name@version`.
         hard_end: which end of the scale the hard samples are at.
         compute: `Outputs` -> float32 (B,).
+        needs_features: whether it looks at `Outputs.features`.
     """
 
     name: str
     version: int
     hard_end: HardEnd
     compute: Callable[[Outputs], Tensor]
+    needs_features: bool = False
 
     @property
     def definition(self) -> str:
         """Name and version, as files record it: `el2n@1`."""
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureScore:
+    """One entry of FEATURE_SCORES: a function of all samples' features, which a pass writes to a file.
+
+    Attributes:
+        name, version, hard_end: as of a Score.
+        compute: features float16 (n, F), read in blocks; labels int64 (n,); number of classes; seed -> float32 (n,).
+    """
+
+    name: str
+    version: int
+    hard_end: HardEnd
+    compute: Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]
+
+    @property
+    def definition(self) -> str:
+        """Name and version, as files record it."""
         return f"{self.name}@{self.version}"
