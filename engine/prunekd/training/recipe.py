@@ -48,6 +48,14 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     return build(Recipe, tree)
 
 
+def adjust(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
+    """The recipe with `key=value` overrides; errors as for `load_recipe`."""
+    tree = recipe.to_dict()
+    for override in overrides:
+        _override(tree, override)
+    return build(Recipe, tree)
+
+
 def build(cls: type[T], tree: Mapping[str, Any], prefix: str = "") -> T:
     """Build a settings dataclass from plain values, checking names and types; `prefix` is its dotted key."""
     hints = typing.get_type_hints(cls)
