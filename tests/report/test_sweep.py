@@ -85,7 +85,6 @@ def test_a_sweep_trains_in_turns_and_books_what_it_did(
     [
         ({"arms": ("plane",)}, "did you mean 'plain'"),
         ({"policies": ("medum",)}, "did you mean 'medium'"),
-        ({"policies": ("medium",)}, "ranks by a score"),
         ({"keeps": (1.5,)}, r"keep is 1\.5"),
         ({"keeps": (0.0,)}, r"keep is 0\.0"),
     ],
@@ -99,5 +98,8 @@ def test_wrong_grids_are_refused_by_name(
 
 def test_distilling_arms_need_a_teacher(tiny_store: Store, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs a teacher"):
-        sweep(tiny_store, tmp_path, None)
-    assert plan_runs(sweep(tiny_store, tmp_path, None, arms=("plain",)))
+        run_sweep(sweep(tiny_store, tmp_path, None), WORLD)
+    with pytest.raises(ValueError, match="needs soft labels"):
+        run_sweep(sweep(tiny_store, tmp_path, None, arms=("kd_cached",)), WORLD)
+    assert not list(tmp_path.iterdir())
+    sweep(tiny_store, tmp_path, None, arms=("plain",)).check_inputs()

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from prunekd.report.aggregate import Group, Stat, Summary
+from prunekd.report.aggregate import Group, Summary
+from prunekd.report.stats import Stat
 from prunekd.report.style import LIGHT, Palette, sentinels, sorted_phases, to_variables
 from prunekd.report.wording import arm_title, number, series_title
 

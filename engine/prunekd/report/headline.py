@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from prunekd.report.aggregate import Group, Stat, Summary, spread
+from prunekd.report.aggregate import Group, Summary
+from prunekd.report.results import timing_note
+from prunekd.report.stats import Stat, spread
 from prunekd.report.wording import arm_title, number, plural, points, ratio
 
 _SHOWCASE_KEEP = 0.5  # the ratio both papers quote
@@ -23,10 +25,10 @@ def headline(summary: Summary) -> list[str]:
 
 
 def _showcase(groups: Sequence[Group]) -> Group | None:
-    pruned = [group for group in groups if group.keep < 1 and group.arm != "equal_time"]
+    pruned = [group for group in groups if group.keep < 1 and not group.settings.fewer_epochs]
 
     def preference(group: Group) -> tuple[bool, float, bool]:
-        return group.arm != "kd", abs(group.keep - _SHOWCASE_KEEP), group.policy != "random"
+        return group.arm not in ("kd", "random"), abs(group.keep - _SHOWCASE_KEEP), group.policy != "random"
 
     return min(pruned, key=preference) if pruned else None
 
@@ -48,7 +50,7 @@ def _reached(group: Group) -> str:
 
 
 def _against_full(summary: Summary, shown: Group) -> list[str]:
-    full = summary.find(shown.arm, 1.0)
+    full = summary.find(shown.settings.reference, 1.0)
     if full is None or shown.speedup_training is None:
         return [_against_plain_only(summary, shown)]
     times = f"{_name(shown)} took {ratio(1 / shown.speedup_training.mean)} the time of keep 1"
@@ -99,7 +101,7 @@ def _lost(now: Stat | None, before: Stat | None) -> str:
 
 def _against_control(summary: Summary, shown: Group) -> list[str]:
     for control in summary.equal_time:
-        if shown.arm == "kd" and (control.keep, control.policy) == (shown.keep, shown.policy):
+        if (control.arm, control.keep, control.policy) == (shown.arm, shown.keep, shown.policy):
             if control.spread is not None and abs(control.difference) <= control.spread:
                 return [
                     f"Distilling on all data for the same time did as well ({control.difference:+.1f} points for "
@@ -118,11 +120,13 @@ def _against_control(summary: Summary, shown: Group) -> list[str]:
 def _caveats(summary: Summary) -> list[str]:
     found = []
     sweep = summary.sweep
+    if note := timing_note(sweep):
+        found.append(note)
     if sweep.missing:
         found.append(
             f"{len(sweep.missing)} of {plural(sweep.planned, 'run')} {'is' if len(sweep.missing) == 1 else 'are'} "
             "missing (listed below): what follows may change."
         )
-    if summary.groups and all(len(group.runs) == 1 for group in summary.groups):
+    if summary.groups and not sweep.extrapolated and all(len(group.runs) == 1 for group in summary.groups):
         found.append("Every point is a single seed: how far seeds differ is unknown.")
     return found

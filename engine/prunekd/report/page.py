@@ -12,7 +12,6 @@ from prunekd.report.figures import page_figures
 from prunekd.report.headline import headline
 from prunekd.report.style import DARK, LIGHT, css_variables, sorted_phases
 from prunekd.report.wording import (
-    ARM_EXPLAINED,
     DASH,
     arm_title,
     factor,
@@ -165,7 +164,7 @@ def _point(group: Group) -> list[str]:
 
 
 def _definitions(summary: Summary) -> str:
-    arms = "; ".join(f"{arm_title(arm)}: {ARM_EXPLAINED[arm]}" for arm in summary.arms if arm in ARM_EXPLAINED)
+    arms = "; ".join(f"{arm_title(g.arm)}: {g.settings.summary}" for g in {g.arm: g for g in summary.groups}.values())
     costs = ", ".join(f"{name} {number(seconds)} s" for name, seconds in summary.sweep.costs.items()) or "none"
     lines = [
         f"Arms: {arms}." if arms else "",

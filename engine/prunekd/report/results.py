@@ -22,7 +22,8 @@ class Run:
     """One finished run. Seconds and bytes are of the whole run, accuracies in [0, 1]; None: not measured.
 
     keep is the ratio asked for, kept_share what the selection really kept. train_seconds is waiting for data plus
-    steps; evaluation and checkpoints are in the ledger only. phases and counters are the ledger's.
+    steps; evaluation and checkpoints are in the ledger only. phases and counters are the ledger's. extrapolated says
+    from how much the seconds and bytes were extrapolated, None if they were measured to the end.
     """
 
     name: str
@@ -43,10 +44,12 @@ class Run:
     eval_seconds: float | None = None
     images_per_second: float | None = None
     data_wait_share: float | None = None
+    samples_seen: Number | None = None
     bytes_read: Number | None = None
     payload_bytes: Number | None = None
     alpha: float | None = None
     temperature: float | None = None
+    extrapolated: Mapping[str, Number] | None = None
 
     @property
     def kept_share(self) -> float:
@@ -86,6 +89,11 @@ class Sweep:
         return len(self.runs) + len(self.missing)
 
     @property
+    def extrapolated(self) -> bool:
+        """True if seconds and bytes of the finished runs were not measured to their ends."""
+        return any(run.extrapolated for run in self.runs)
+
+    @property
     def reshaping(self) -> bool:
         """True if the teacher's logits were reshaped, which needs the score pass whatever the policy."""
         return bool(self.facts.get("reshaping"))
@@ -119,6 +127,19 @@ def read_sweep(path: Path) -> Sweep:
     )
 
 
+def timing_note(sweep: Sweep) -> str | None:
+    """What every output says of a sweep that was timed and not trained; None for one that was trained."""
+    timed = [run.extrapolated for run in sweep.runs if run.extrapolated]
+    if not timed:
+        return None
+    batches, epochs = max(int(t["batches"]) for t in timed), max(int(t["epochs"]) for t in timed)
+    cache = "cold" if sweep.facts.get("cold") else "warm"
+    return (
+        f"All times are extrapolated from {batches} batches in each of {epochs} short epochs of a run ({cache} page "
+        "cache): no run was trained to its end, nothing was evaluated and no accuracy was measured."
+    )
+
+
 def read_run(file: Path, name: str) -> Run:
     """Read one result.json of the run `name`.
 
@@ -148,10 +169,12 @@ def read_run(file: Path, name: str) -> Run:
         eval_seconds=fields.optional("eval_seconds"),
         images_per_second=fields.optional("images_per_second"),
         data_wait_share=fields.optional("data_wait_share", most=1),
+        samples_seen=fields.optional("samples_seen"),
         bytes_read=fields.optional("bytes_read"),
         payload_bytes=fields.optional("payload_bytes"),
         alpha=fields.optional("alpha", most=1),
         temperature=fields.optional("temperature"),
+        extrapolated=fields.table("extrapolated") if fields.values.get("extrapolated") else None,
     )
     if run.samples_kept > run.samples_total:
         raise ValueError(f"{file}: samples_kept {run.samples_kept} exceeds samples_total {run.samples_total}")

@@ -1,6 +1,7 @@
 """Every number of a sweep, for other programs: a CSV with one row per run, a JSON with the aggregates."""
 
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from prunekd.common.files import replacing, write_json
-from prunekd.report.aggregate import Group, Summary, plain_values
+from prunekd.report.aggregate import Group, Summary
 from prunekd.report.headline import headline
 from prunekd.report.results import Run
 
@@ -17,6 +18,7 @@ def run_row(run: Run) -> dict[str, Any]:
     """One run as flat values: its fields, its median epoch and the ledger's seconds and counters."""
     values = asdict(run)
     phases, counters, epochs = values.pop("phases"), values.pop("counters"), values.pop("epoch_seconds")
+    values["extrapolated"] = bool(values["extrapolated"])
     return {
         **values,
         "kept_share": run.kept_share,
@@ -68,6 +70,15 @@ def group_dict(group: Group) -> dict[str, Any]:
 def write_summary(summary: Summary, path: Path) -> None:
     """Write `summary_dict` as JSON."""
     write_json(path, summary_dict(summary))
+
+
+def plain_values(value: Any) -> Any:
+    """Turn infinities into the word "never" for JSON, in a tree of dictionaries and lists."""
+    if isinstance(value, Mapping):
+        return {str(key): plain_values(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_values(item) for item in value]
+    return "never" if value == math.inf else value
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

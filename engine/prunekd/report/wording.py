@@ -2,25 +2,21 @@
 
 import math
 
-from prunekd.report.aggregate import Stat
+from prunekd.report.arms import ARMS
+from prunekd.report.stats import Stat
 
 DASH = "-"
-ARM_TITLES = {"plain": "Plain", "kd": "KD", "equal_time": "KD, equal time"}
-ARM_EXPLAINED = {
-    "plain": "labels alone",
-    "kd": "distillation from the teacher",
-    "equal_time": "control: distillation on all samples for r times the epochs",
-}
 
 
 def arm_title(arm: str) -> str:
     """An arm's name as a reader sees it; one the report does not know keeps its own."""
-    return ARM_TITLES.get(arm, arm)
+    return ARMS[arm].title if arm in ARMS else arm
 
 
 def series_title(arm: str, policy: str) -> str:
     """A line of a figure: the arm, and the policy where one selected."""
-    return arm_title(arm) if policy == "all" else f"{arm_title(arm)}, {policy}"
+    title = arm_title(arm)
+    return title if policy == "all" or title.endswith(f", {policy}") else f"{title}, {policy}"
 
 
 def plural(count: int, noun: str) -> str:
