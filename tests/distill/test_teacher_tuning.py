@@ -218,6 +218,10 @@ def test_a_compiled_teacher_gives_the_same_logits_and_takes_other_batches_too(
     teacher.prepare(pixels(), forwards, said.append)
     assert "compiled" in teacher.notes, said
     assert any("10.0 ms against 20.0 ms eager" in line for line in said)
+    if torch.backends.mkldnn.is_available():  # convolutions with the activation inside need constant weights
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            teacher(pixels())
+        assert any("convolution_pointwise" in event.key for event in profile.key_averages())
     for count in (6, 5):
         torch.testing.assert_close(teacher(pixels(count)), eager(pixels(count)), rtol=1e-4, atol=1e-5)
         features, logits = teacher.features_and_logits(pixels(count))
@@ -231,7 +235,7 @@ def test_compiling_is_left_out_where_it_does_not_pay_fails_or_gains_nothing(monk
     few.prepare(pixels(), 3, said.append)
     assert any("not compiled: 3 forwards save 0 s, compiling costs 40 s (guessed)" in line for line in said)
 
-    def slower(network: nn.Module, device: torch.device) -> nn.Module:
+    def slower(network: nn.Module, example: Tensor) -> nn.Module:
         return network
 
     slow = OnlineTeacher(model_of(CARD), CARD, TeacherSettings(compile="on"))
@@ -241,7 +245,7 @@ def test_compiling_is_left_out_where_it_does_not_pay_fails_or_gains_nothing(monk
     slow.prepare(pixels(), 3, said.append)
     assert "it gains nothing" in said[-1]
 
-    def broken(network: nn.Module, device: torch.device) -> nn.Module:
+    def broken(network: nn.Module, example: Tensor) -> nn.Module:
         raise RuntimeError("no compiler here\nand more")
 
     none = OnlineTeacher(model_of(CARD), CARD, TeacherSettings(compile="on"))

@@ -86,11 +86,17 @@ class TeacherNetwork(nn.Module):
         return features, (total / len(self.members)).to(logits.dtype)
 
 
-def compile_network(network: nn.Module, device: torch.device) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """Compile a frozen network for one shape: with its weights as constants on CPUs, into a CUDA graph on GPUs."""
-    if device.type != "cuda":
-        frozen: Any = torch.compile(network, dynamic=False, options={"freezing": True})
-        return lambda images: frozen(images)
+def compile_network(network: nn.Module, example: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Compile a frozen network for inputs like `example`: weights as constants on CPUs, a CUDA graph on GPUs."""
+    if example.device.type != "cuda":
+        from torch._inductor import config as inductor_config  # a second to import
+
+        compiled: Any = torch.compile(network, dynamic=False)
+        # Frozen weights are laid out for the processor, and activations fused into the convolutions. torch.compile
+        # takes this as an option, too, but the part that traces the network does not look at it there (torch 2.15).
+        with inductor_config.patch(freezing=True):
+            compiled(example)
+        return lambda images: compiled(images)
     graph: Any = torch.compile(network, dynamic=False, mode="reduce-overhead")
 
     def replay(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,6 +105,8 @@ def compile_network(network: nn.Module, device: torch.device) -> Callable[[Tenso
         features, logits = graph(images)
         return features.clone(), logits.clone()
 
+    for _ in range(3):  # the graph is recorded in the second call
+        replay(example)
     return replay
 
 

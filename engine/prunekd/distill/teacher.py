@@ -236,9 +236,7 @@ class OnlineTeacher:
         inputs = self._input(images).to(memory_format=_format(self._layout[1]))
         started = time.perf_counter()
         try:
-            compiled = compile_network(self._network, self.settings.device)
-            for _ in range(3):  # a CUDA graph is recorded in the second call
-                compiled(inputs)
+            compiled = compile_network(self._network, inputs)
         except Exception as error:  # the compiler's errors have no common class
             say(f"teacher: not compiled: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
             return
