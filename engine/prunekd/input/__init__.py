@@ -1,9 +1,12 @@
 """From a store to batches: plan, views, readers."""
 
 from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
 from prunekd.common.registry import unknown
 from prunekd.input.batch import Batch, Reader
+from prunekd.input.faults import ON_ERROR, Faults
 from prunekd.input.native_reader import NativeReader
 from prunekd.input.plan import EpochPlan, eval_plan, order, train_plan
 from prunekd.input.torch_reader import TorchReader
@@ -11,9 +14,11 @@ from prunekd.input.views import ViewSettings, views
 from prunekd.store.index import Store
 
 __all__ = [
+    "ON_ERROR",
     "READERS",
     "Batch",
     "EpochPlan",
+    "Faults",
     "Reader",
     "ViewSettings",
     "eval_plan",
@@ -23,16 +28,46 @@ __all__ = [
     "views",
 ]
 
-READERS: dict[str, Callable[..., Reader]] = {"native": NativeReader, "torch": TorchReader}
+
+def _on_demand(module: str, reader: str, extra: str) -> Callable[..., Reader]:
+    """A reader whose module is imported when it is opened; ValueError names the extra to install where it cannot."""
+
+    def open_it(*args: Any, **settings: Any) -> Reader:
+        try:
+            found = import_module(module)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"the reader {extra!r} needs {error.name}, which is not installed: pip install 'prunekd[{extra}]'"
+            ) from None
+        return getattr(found, reader)(*args, **settings)  # type: ignore[no-any-return]
+
+    return open_it
 
 
-def open_reader(name: str, store: Store, split: str = "train", workers: int | None = None, pin: bool = False) -> Reader:
-    """Open the reader registered under `name` on a split of a store; ValueError with the nearest name if none is.
+READERS: dict[str, Callable[..., Reader]] = {
+    "native": NativeReader,
+    "torch": TorchReader,
+}
+
+
+def open_reader(
+    name: str,
+    store: Store,
+    split: str = "train",
+    workers: int | None = None,
+    pin: bool = False,
+    on_error: str = "raise",
+) -> Reader:
+    """Open the reader registered under `name` on a split of a store.
 
     Args:
         workers: decoding threads or processes; None for one per core.
         pin: deliver images in pinned memory, for copies to a GPU that overlap with work.
+        on_error: what happens with a corrupt sample: `raise`, `replace` it by a kept one of its class, or `skip` it.
+
+    Raises:
+        ValueError: no reader of this name (the message has the nearest one), or its package is not installed.
     """
     if name not in READERS:
         raise unknown("reader", name, READERS)
-    return READERS[name](store, split, workers=workers, pin=pin)
+    return READERS[name](store, split, workers=workers, pin=pin, on_error=on_error)

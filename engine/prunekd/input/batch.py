@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from prunekd.input.plan import BatchPlan, EpochPlan
+
+if TYPE_CHECKING:
+    from prunekd.input.faults import Faults
 
 
 class Batch(NamedTuple):
@@ -22,10 +25,12 @@ class Batch(NamedTuple):
 class Reader(Protocol):
     """Turns plans into batches, for as many epochs as wanted; the samples may change from plan to plan.
 
-    bytes_read counts bytes asked of the storage, payload_bytes those of the samples delivered.
+    bytes_read counts bytes asked of the storage, payload_bytes those of the samples planned; `faults` keeps account of
+    corrupt samples.
     """
 
     name: str
+    faults: "Faults"
     bytes_read: int
     payload_bytes: int
 

@@ -4,12 +4,34 @@ JPEG is decoded by libjpeg-turbo through simplejpeg (chosen by benchmarks/decode
 resizing is torchvision's: bilinear with antialiasing on 8-bit pixels.
 """
 
+import zlib
+from collections.abc import Sequence
+
 import numpy as np
 import simplejpeg
 import torch
 from torch.nn import functional as F
 
 from prunekd.store.beton import MODE_RAW
+from prunekd.store.index import Payloads, Split
+
+
+def read_view(split: Split, payloads: Payloads, row: int, box: Sequence[int], flip: bool, out: np.ndarray) -> int:
+    """Read, check and decode one sample's view into `out`, uint8 (size, size, 3); returns the bytes read.
+
+    The checksum is held against the index first: flipped bits inside a JPEG's entropy-coded data mostly decode to wrong
+    pixels without an error. It costs about 1 % of decoding.
+
+    Raises:
+        ValueError: corrupt; the message is the reason.
+        OSError: the storage failed.
+    """
+    payload = payloads.read(row)
+    if zlib.crc32(payload) != split.crc32[row]:
+        raise ValueError("its bytes are not those that were stored (their checksum differs)")
+    pixels = decode(payload, split.modes[row], int(split.widths[row]), int(split.heights[row]))
+    write_view(pixels, box, flip, out)
+    return len(payload)
 
 
 def decode(payload: bytes, mode: int, width: int, height: int) -> np.ndarray:
@@ -27,7 +49,7 @@ def decode(payload: bytes, mode: int, width: int, height: int) -> np.ndarray:
     return pixels
 
 
-def write_view(pixels: np.ndarray, box: tuple[int, int, int, int], flip: bool, out: np.ndarray) -> None:
+def write_view(pixels: np.ndarray, box: Sequence[int], flip: bool, out: np.ndarray) -> None:
     """Write the view of `pixels` (h, w, 3) into `out`, uint8 (size, size, 3).
 
     Args:

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from prunekd.common.machine import available_cores
-from prunekd.input.batch import Batch, make_batch
-from prunekd.input.decode import decode, write_view
+from prunekd.input.batch import Batch
+from prunekd.input.decode import read_view
+from prunekd.input.faults import Faults
 from prunekd.input.plan import BatchPlan, EpochPlan
 from prunekd.store.index import Split, Store
 
+Slice = tuple[int, dict[int, str]]  # bytes read, and why samples failed by position in the batch
 LOOK_AHEAD = 3  # batches being decoded while one is used
 HELD = 2  # batches whose memory stays untouched: the one in use and the one before
 
@@ -30,13 +32,17 @@ class NativeReader:
 
     Args:
         workers: decoding threads; None for one per core this process may use.
+        on_error: what happens with a corrupt sample, see Faults.
     """
 
     name = "native"
 
-    def __init__(self, store: Store, split: str, workers: int | None = None, pin: bool = False) -> None:
+    def __init__(
+        self, store: Store, split: str, workers: int | None = None, pin: bool = False, on_error: str = "raise"
+    ) -> None:
         self._split: Split = store.split(split)
         self._payloads = self._split.payloads()
+        self.faults = Faults(self._split, self._payloads, on_error)
         self._workers = workers or available_cores()
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="prunekd-decode")
         self._pin = pin
@@ -52,10 +58,10 @@ class NativeReader:
         """See Reader.
 
         Raises:
-            ValueError: a sample that cannot be decoded; the message names its id, its key and the file.
+            ValueError: a corrupt sample, as `on_error` says.
         """
         assert plan.split is self._split
-        ahead: deque[tuple[BatchPlan, Tensor, list[Future[int]]]] = deque()
+        ahead: deque[tuple[BatchPlan, Tensor, list[Future[Slice]]]] = deque()
         held: deque[Tensor] = deque()
         numbers = iter(range(plan.start_batch, plan.end_batch))
         try:
@@ -65,13 +71,16 @@ class NativeReader:
                 if not ahead:
                     return
                 batch, images, futures = ahead[0]
-                self.bytes_read += sum(future.result() for future in futures)
+                failures: dict[int, str] = {}
+                for read, failed in (future.result() for future in futures):
+                    self.bytes_read += read
+                    failures |= failed
                 self.payload_bytes += int(self._split.sizes[batch.rows].sum())
                 ahead.popleft()
                 held.append(images)
                 if len(held) > HELD:
                     self._give_back(held.popleft())
-                yield make_batch(plan, batch, images[: len(batch.ids)])
+                yield self.faults.settle(plan, batch, images[: len(batch.ids)], failures)
         finally:
             for _, images, futures in ahead:
                 for future in futures:
@@ -97,7 +106,7 @@ class NativeReader:
     ) -> None:
         self.close()
 
-    def _start(self, plan: EpochPlan, batch: BatchPlan) -> tuple[BatchPlan, Tensor, list[Future[int]]]:
+    def _start(self, plan: EpochPlan, batch: BatchPlan) -> tuple[BatchPlan, Tensor, list[Future[Slice]]]:
         """Set the threads to work on a batch, one slice each, so that a small image costs no task of its own."""
         images = self._take(plan.batch_size, plan.view.size)
         out = images.numpy()
@@ -105,25 +114,16 @@ class NativeReader:
         slices = [slice(a, b) for a, b in itertools.pairwise(bounds)]
         return batch, images, [self._pool.submit(self._decode_slice, batch, part, out) for part in slices]
 
-    def _decode_slice(self, batch: BatchPlan, part: slice, out: np.ndarray) -> int:
-        """Decode a slice of a batch into `out` and return the bytes read."""
-        split, read = self._split, 0
-        rows = batch.rows[part].tolist()
-        boxes, flips = batch.boxes[part].tolist(), batch.flips[part].tolist()
-        modes, widths, heights = (a[rows].tolist() for a in (split.modes, split.widths, split.heights))
-        for i, row in enumerate(rows):
-            payload = self._payloads.read(row)
-            read += len(payload)
+    def _decode_slice(self, batch: BatchPlan, part: slice, out: np.ndarray) -> Slice:
+        """Decode a slice of a batch into `out`."""
+        read, failures = 0, {}
+        rows, boxes, flips = batch.rows[part].tolist(), batch.boxes[part].tolist(), batch.flips[part].tolist()
+        for k, row, box, flip in zip(range(part.start, part.stop), rows, boxes, flips, strict=True):
             try:
-                pixels = decode(payload, modes[i], widths[i], heights[i])
-            except ValueError as error:
-                key = split.keys(np.array([row]))[0]
-                raise ValueError(
-                    f"sample {split.ids[row]} ({key}) in {split.path} cannot be decoded: {error}; "
-                    "the store is damaged: convert the dataset again"
-                ) from error
-            write_view(pixels, boxes[i], flips[i], out[part.start + i])
-        return read
+                read += read_view(self._split, self._payloads, row, box, flip, out[k])
+            except (ValueError, OSError) as error:
+                failures[k] = str(error)
+        return read, failures
 
     def _take(self, batch_size: int, size: int) -> Tensor:
         shape = (batch_size, size, size, 3)

@@ -41,8 +41,14 @@ class BatchPlan(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EpochPlan:
-    """One rank's epoch as pure data. `ids` (and `weights`) are in the order of visit; batches before `start_batch`
-    have been seen already."""
+    """One rank's epoch as pure data.
+
+    Attributes:
+        ids: int64, in the order of visit; weights: float32 of the same length, or None.
+        start_batch: batches before it have been seen already.
+        kept: ids int64 of all ranks' samples and their weights, for what takes the place of a corrupt sample (see
+            `faults`); None where this rank's are all there are.
+    """
 
     split: Split
     ids: np.ndarray
@@ -52,6 +58,7 @@ class EpochPlan:
     view_index: int = 0
     weights: np.ndarray | None = None
     start_batch: int = 0
+    kept: tuple[np.ndarray, np.ndarray | None] | None = None
 
     @property
     def end_batch(self) -> int:
@@ -65,10 +72,22 @@ class EpochPlan:
     def batch(self, number: int) -> BatchPlan:
         """Batch `number` of the epoch, counted from its beginning."""
         part = slice(number * self.batch_size, (number + 1) * self.batch_size)
-        ids = self.ids[part]
+        return self._planned(self.ids[part], None if self.weights is None else self.weights[part])
+
+    @property
+    def pool(self) -> np.ndarray:
+        """Ids, int64, among which a corrupt sample's replacement is sought."""
+        return self.ids if self.kept is None else self.kept[0]
+
+    def candidate(self, position: int) -> BatchPlan:
+        """The sample at a position of `pool` as a batch of its own."""
+        weights = self.weights if self.kept is None else self.kept[1]
+        part = slice(position, position + 1)
+        return self._planned(self.pool[part], None if weights is None else weights[part])
+
+    def _planned(self, ids: np.ndarray, weights: np.ndarray | None) -> BatchPlan:
         rows = self.split.rows(ids)
         found = views(self.view, self.seed, self.view_index, ids, self.split.widths[rows], self.split.heights[rows])
-        weights = None if self.weights is None else self.weights[part]
         return BatchPlan(ids, rows, found.boxes, found.flips, weights)
 
 
@@ -99,6 +118,7 @@ def train_plan(
     if steps == 0:
         raise ValueError(f"{len(ids)} samples do not fill a batch of {batch_size}; lower batch_size or keep more")
     positions = _permutation(seed, epoch, ids)[: steps * batch_size][rank::world_size]
+    weights = None if weights is None else np.asarray(weights, dtype=np.float32)
     return EpochPlan(
         split=split,
         ids=ids[positions],
@@ -106,8 +126,9 @@ def train_plan(
         view=view,
         seed=seed,
         view_index=epoch,
-        weights=None if weights is None else np.asarray(weights, dtype=np.float32)[positions],
+        weights=None if weights is None else weights[positions],
         start_batch=start_step,
+        kept=(ids, weights),
     )
 
 
@@ -115,4 +136,7 @@ def eval_plan(
     split: Split, *, batch_size: int, view: ViewSettings, seed: int = 0, world_size: int = 1, rank: int = 0
 ) -> EpochPlan:
     """Every sample of the split exactly once over all ranks, in row order; the last batch may be short or empty."""
-    return EpochPlan(split=split, ids=split.ids[rank::world_size], batch_size=batch_size, view=view, seed=seed)
+    ids = split.ids
+    return EpochPlan(
+        split=split, ids=ids[rank::world_size], batch_size=batch_size, view=view, seed=seed, kept=(ids, None)
+    )

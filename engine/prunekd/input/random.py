@@ -7,7 +7,7 @@ counter is (id low word, id high word, index, stream), the key is the seed.
 import numpy as np
 
 # One stream per purpose, so that no two decisions share randomness. CROP takes ten in a row, one per attempt.
-ORDER, FLIP, SHIFT, SELECT, MIX, DROP, CROP = 0, 1, 2, 3, 4, 5, 16
+ORDER, FLIP, SHIFT, SELECT, MIX, DROP, REPLACE, CROP = 0, 1, 2, 3, 4, 5, 6, 16
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as T
 
 from prunekd.common.machine import available_cores
-from prunekd.input.batch import Batch, make_batch
+from prunekd.input.batch import Batch
+from prunekd.input.faults import Faults
 from prunekd.input.plan import EpochPlan
 from prunekd.store.images import to_rgb
 from prunekd.store.index import Store
@@ -24,13 +25,19 @@ from prunekd.store.sources import Source, reopen_source
 Request = tuple[int, tuple[int, int, int, int], bool, tuple[int, int]]  # id, box, flip, stored (width, height)
 
 
-class SourceImages(Dataset[tuple[Tensor, int]]):
-    """Views of a source's images: request -> (uint8 (size, size, 3), bytes read)."""
+class SourceImages(Dataset[tuple[Tensor, int, str]]):
+    """Views of a source's images: request -> (uint8 (size, size, 3), bytes read, why it failed or an empty text)."""
 
     def __init__(self, source: Source, split: str, size: int) -> None:
         self._source, self._split, self._size = source, split, size
 
-    def __getitem__(self, request: Request) -> tuple[Tensor, int]:
+    def __getitem__(self, request: Request) -> tuple[Tensor, int, str]:
+        try:
+            return *self._view(request), ""
+        except (ValueError, OSError) as error:
+            return torch.zeros(self._size, self._size, 3, dtype=torch.uint8), 0, str(error)
+
+    def _view(self, request: Request) -> tuple[Tensor, int]:
         sample_id, box, flip, stored = request
         data = self._source.read(self._split, sample_id)
         pixels = to_rgb(data)
@@ -57,10 +64,11 @@ def _in_source(
 
 
 class TorchReader:
-    """Reads the source of a store through a DataLoader.
+    """Reads the source of a store through a DataLoader; what takes a corrupt sample's place is read from the store.
 
     Args:
         workers: processes; None for one per core, 0 decodes in the calling process.
+        on_error: what happens with a corrupt sample, see Faults.
 
     Raises:
         ValueError: the source is no longer where the store was made from.
@@ -68,9 +76,13 @@ class TorchReader:
 
     name = "torch"
 
-    def __init__(self, store: Store, split: str, workers: int | None = None, pin: bool = False) -> None:
+    def __init__(
+        self, store: Store, split: str, workers: int | None = None, pin: bool = False, on_error: str = "raise"
+    ) -> None:
         self._split = store.split(split)
         self._source = reopen_source(store.source)
+        self._payloads = self._split.payloads()
+        self.faults = Faults(self._split, self._payloads, on_error)
         self._workers = available_cores() if workers is None else workers
         self._pin = pin
         self.bytes_read = 0
@@ -88,14 +100,16 @@ class TorchReader:
             num_workers=self._workers,
             pin_memory=self._pin,
         )
-        for number, (images, read) in enumerate(loader, start=plan.start_batch):
+        for number, (images, read, reasons) in enumerate(loader, start=plan.start_batch):
             batch = plan.batch(number)
             self.bytes_read += int(read.sum())
             self.payload_bytes += int(self._split.sizes[batch.rows].sum())
-            yield make_batch(plan, batch, images)
+            failures = {k: reason for k, reason in enumerate(reasons) if reason}
+            yield self.faults.settle(plan, batch, images, failures)
 
     def close(self) -> None:
-        """Nothing stays open between epochs."""
+        """Close the store's file; nothing else stays open between epochs."""
+        self._payloads.close()
 
     def __enter__(self) -> "TorchReader":
         return self
