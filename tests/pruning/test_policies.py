@@ -25,8 +25,23 @@ def samples(draw, most=60):
     return labels, ids, scores
 
 
-def rank(policy, labels, ids, scores, balance=None, seed=0, **parameters):
+def features_of(ids):
+    """Features float16 (n, 3) that each id determines."""
+    return np.cos(ids[:, None] * np.array([1.0, 2.3, 0.7])).astype(np.float16)
+
+
+def rank(policy, labels, ids, scores, balance=None, seed=0, keep=0.5, **parameters):
     entry = POLICIES[policy]
+    if "features" in entry.needs:  # these are given their samples in order of id
+        order = np.argsort(ids)
+        labels, ids, scores = labels[order], ids[order], scores[order]
+    offered = {
+        "keep": keep,
+        "p_mean": (ids * 37 % 101) / 101,
+        "features": features_of(ids),
+        "progress": lambda done, total: None,
+    }
+    parameters |= {name: offered[name] for name in entry.needs if name not in parameters}
     return entry.rank(
         scores if entry.needs_score else None,
         labels,
@@ -38,6 +53,8 @@ def rank(policy, labels, ids, scores, balance=None, seed=0, **parameters):
 
 
 def allowed(policy):
+    if policy in ("herding", "k_center", "d2"):
+        return [balance for balance in BALANCES if balance != "none"]
     return ["none"] if policy == "ccs" else list(BALANCES)
 
 
@@ -264,3 +281,110 @@ def test_strata_take_infinities_at_the_ends():
 def test_parameters_out_of_range_are_refused(policy, balance, parameters, message):
     with pytest.raises(ValueError, match=message):
         rank(policy, np.zeros(4, dtype=np.int64), np.arange(4), np.arange(4.0), balance, **parameters)
+
+
+@given(samples(most=40))
+def test_herding_is_the_rule_by_loops(drawn):
+    labels, ids, scores = drawn
+    found = rank("herding", labels, ids, scores, balance="equal").tolist()
+    for c in np.unique(labels):
+        own = np.sort(ids[labels == c])
+        h = features_of(own).astype(np.float64)
+        mean, weight, left = h.mean(axis=0), h.mean(axis=0), list(range(len(own)))
+        mine = [i for i in found if i in set(own.tolist())]
+        for taken in mine:
+            values = h[left] @ weight
+            row = left[int(np.flatnonzero(own[left] == taken)[0])]
+            assert h[row] @ weight == pytest.approx(values.max(), abs=1e-4)  # float32 products decide near ties
+            weight = weight + mean - h[row]
+            left.remove(row)
+        assert not left
+
+
+@given(samples(most=40))
+def test_k_center_takes_the_farthest(drawn):
+    labels, ids, scores = drawn
+    found = rank("k_center", labels, ids, scores, balance="equal").tolist()
+    for c in np.unique(labels):
+        own = np.sort(ids[labels == c])
+        h = dict(zip(own.tolist(), features_of(own).astype(np.float64), strict=True))
+        mine = [i for i in found if i in h]
+        assert sorted(mine) == own.tolist()
+        centre = np.mean(list(h.values()), axis=0)
+        nearest = min(np.linalg.norm(v - centre) for v in h.values())
+        assert np.linalg.norm(h[mine[0]] - centre) == pytest.approx(nearest, abs=1e-6)
+        for k in range(1, len(mine)):
+            gaps = {i: min(np.linalg.norm(h[i] - h[j]) for j in mine[:k]) for i in mine[k:]}
+            assert gaps[mine[k]] == pytest.approx(max(gaps.values()), abs=2e-3)
+
+
+@given(samples(most=40), st.integers(1, 6), st.sampled_from([0.0, 0.1, 2.0]))
+def test_d2_is_its_messages_by_loops(drawn, neighbours, gamma):
+    labels, ids, scores = drawn
+    found = rank("d2", labels, ids, scores, balance="equal", neighbours=neighbours, gamma=gamma).tolist()
+    span = max(scores.max() - scores.min(), 1e-12)
+    for c in np.unique(labels):
+        own = np.sort(ids[labels == c])
+        difficulty = {i: (s - scores.min()) / span for i, s in zip(ids.tolist(), scores.tolist(), strict=True)}
+        unit = features_of(own).astype(np.float64)
+        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+        squares = ((unit[:, None] - unit[None]) ** 2).sum(axis=2)
+        np.fill_diagonal(squares, np.inf)
+        near = np.argsort(squares, axis=1, kind="stable")[:, : min(neighbours, len(own) - 1)]
+        start = np.array([difficulty[i] for i in own.tolist()])
+        value = start + np.array([sum(np.exp(-squares[i, j]) * start[j] for j in near[i]) for i in range(len(own))])
+        left = set(range(len(own)))
+        for taken in (i for i in found if i in set(own.tolist())):
+            row = int(np.flatnonzero(own == taken)[0])
+            assert value[row] == pytest.approx(max(value[k] for k in left), abs=1e-4)
+            left.remove(row)
+            for j in near[row]:
+                if j in left:
+                    value[j] -= np.exp(-gamma * squares[row, j]) * value[row]
+        assert not left
+
+
+def test_beta_draws_by_score_times_density():
+    """First draws over many seeds against the weights themselves."""
+    rng = np.random.default_rng(0)
+    ids, labels = np.arange(20), np.zeros(20, np.int64)
+    scores, p_mean = rng.uniform(0.1, 1, 20).astype(np.float32), rng.uniform(0.05, 0.95, 20)
+    firsts = [rank("beta", labels, ids, scores, seed=seed, keep=0.3, p_mean=p_mean)[0] for seed in range(4000)]
+    anchor = p_mean[np.argsort(-scores)[:10]].mean()
+    b = 15 * (1 - anchor) * (1 - 0.7**4)
+    weights = scores * p_mean ** (15 - b) * (1 - p_mean) ** (b - 1)
+    expected = weights / weights.sum()
+    seen = np.bincount(firsts, minlength=20) / len(firsts)
+    assert np.abs(seen - expected).max() < 4 * np.sqrt(0.25 / len(firsts))
+
+    def mean_of_kept(keep):
+        drawn = [rank("beta", labels, ids, scores, seed=seed, keep=keep, p_mean=p_mean)[:3] for seed in range(99)]
+        return p_mean[np.concatenate(drawn)].mean()
+
+    assert mean_of_kept(0.05) > mean_of_kept(0.9)  # the fewer are kept, the easier they are
+
+
+@pytest.mark.parametrize("policy", ["herding", "k_center", "d2"])
+def test_policies_on_features_work_class_by_class(policy):
+    with pytest.raises(ValueError, match="works class by class"):
+        rank(policy, np.zeros(3, np.int64), np.arange(3), np.ones(3, np.float32), balance="none")
+
+
+@pytest.mark.parametrize(
+    ("policy", "parameters", "message"),
+    [
+        ("d2", {"neighbours": 0.5}, "whole number of neighbours"),
+        ("d2", {"gamma": -1.0}, "gamma >= 0"),
+        ("beta", {"c_d": 0.0}, "c_d > 0"),
+        ("beta", {"p_mean": np.full(3, 2.0)}, r"p_mean in \[0, 1\]"),
+    ],
+)
+def test_numbers_out_of_range_are_named(policy, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        rank(policy, np.zeros(3, np.int64), np.arange(3), np.ones(3, np.float32), **parameters)
+
+
+def test_d2_wants_finite_scores():
+    scores = np.array([1.0, np.inf, 2.0], np.float32)
+    with pytest.raises(ValueError, match="needs finite ones"):
+        rank("d2", np.zeros(3, np.int64), np.arange(3), scores)

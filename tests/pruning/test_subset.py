@@ -1,6 +1,7 @@
 """Selection end to end on files: counts, provenance, round trips, and the mistakes users make."""
 
 import json
+import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,17 +40,18 @@ def a_store(count=60, seed=0, **changes):
     return FakeStore(ids=ids, labels=rng.integers(3, size=count), **changes)
 
 
-def scores_of(store, seed=0, **provenance):
+def scores_of(store, seed=0, more=(), **provenance):
     rng = np.random.default_rng(seed)
     count = len(store.ids)
     return Scores(
         ids=store.ids,
         labels=store.labels,
         columns={
-            name: rng.random(count).astype(np.float32) for name in ("teacher_ce", "el2n", "margin", "teacher_std")
+            name: rng.random(count).astype(np.float32)
+            for name in ("teacher_ce", "el2n", "margin", "teacher_std", *more)
         },
-        definitions={n: f"{n}@1" for n in ("teacher_ce", "el2n", "margin", "teacher_std")},
-        hard_ends={"teacher_ce": "high", "el2n": "high", "margin": "low"},
+        definitions={n: f"{n}@1" for n in ("teacher_ce", "el2n", "margin", "teacher_std", *more)},
+        hard_ends={"teacher_ce": "high", "el2n": "high", "margin": "low", **dict.fromkeys(more, "high")},
         class_std=np.array([1.0, 2.5, np.nan]),
         provenance={
             "fingerprint": store.fingerprint,
@@ -63,17 +65,29 @@ def scores_of(store, seed=0, **provenance):
     )
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+MORE = ("moderate", "dual", "p_mean")
+
+
+def features_of(store, folder):
+    """A features file in order of id, whatever the order of the store."""
+    values = np.sin(np.sort(store.ids)[:, None] * np.array([1.0, 2.3, 0.7])).astype(np.float16)
+    np.save(Path(folder) / "features.npy", values)
+    return Path(folder) / "features.npy"
+
+
+@pytest.mark.parametrize("policy", [name for name, policy in POLICIES.items() if "keep" not in policy.needs])
 @settings(max_examples=15)
 @given(seed=st.integers(0, 5), count=st.integers(6, 80))
 def test_subsets_are_nested_over_all_ratios(policy, seed, count):
     store = a_store(count, seed)
-    scores = scores_of(store, seed)
     parameters = {"window": {"low": 0.0, "high": 1.0}, "ccs": {"beta": 0.0}}.get(policy)
-    whole = rank_samples(store, policy, seed, scores=scores, parameters=parameters)
+    with tempfile.TemporaryDirectory() as folder:
+        given = {"scores": scores_of(store, seed, MORE), "features": features_of(store, folder)}
+        whole = rank_samples(store, policy, seed, parameters=parameters, **given)
+        ratios = (0.5, 0.55, 0.62, 0.8, 0.93, 1.0)
+        subsets = [select(store, policy, keep, seed, parameters=parameters, **given) for keep in ratios]
     smaller: set[int] = set()
-    for keep in (0.5, 0.55, 0.62, 0.8, 0.93, 1.0):
-        subset = select(store, policy, keep, seed, scores=scores, parameters=parameters)
+    for subset in subsets:
         assert subset.ids.tolist() == whole[: len(subset)].tolist()
         assert smaller <= set(subset.ids.tolist())
         smaller = set(subset.ids.tolist())
@@ -124,13 +138,13 @@ def test_hardest_by_margin_takes_the_low_end():
     assert subset.ids.tolist() == store.ids[np.argsort(-scores.columns["margin"])[:15]].tolist()
 
 
-def test_scores_are_joined_by_id_not_by_row():
+def test_scores_and_features_are_joined_by_id_not_by_row(tmp_path):
     store = a_store()
-    scores = scores_of(store)
+    given = {"scores": scores_of(store, 0, MORE), "features": features_of(store, tmp_path)}
     turned = replace(store, ids=store.ids[::-1].copy(), labels=store.labels[::-1].copy())
     for policy in POLICIES:
-        one = select(store, policy, 0.5, scores=scores)
-        other = select(turned, policy, 0.5, scores=scores)
+        one = select(store, policy, 0.5, **given)
+        other = select(turned, policy, 0.5, **given)
         assert one.ids.tolist() == other.ids.tolist()
         assert one.info == other.info
 
@@ -270,3 +284,14 @@ def test_a_later_version_is_refused(tmp_path):
     pq.write_table(table.replace_schema_metadata(metadata), path)
     with pytest.raises(ValueError, match=r"has version 2 of the prunekd-subset format"):
         read_subset(path)
+
+
+def test_what_a_policy_lacks_is_named(tmp_path):
+    store = a_store()
+    with pytest.raises(ValueError, match="policy herding looks at features; write them with `prunekd score"):
+        select(store, "herding", 0.5)
+    with pytest.raises(ValueError, match="policy beta also needs the column p_mean; train with --track dual,p_mean"):
+        select(store, "beta", 0.5, scores=scores_of(store, more=("dual",)))
+    np.save(tmp_path / "f.npy", np.zeros((3, 2), np.float16))
+    with pytest.raises(ValueError, match="not one row for each of the 60 samples"):
+        select(store, "herding", 0.5, features=tmp_path / "f.npy")

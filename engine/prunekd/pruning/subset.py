@@ -1,7 +1,7 @@
 """Subsets: the kept samples of a store, with where they came from."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ import numpy as np
 from prunekd.common.registry import unknown
 from prunekd.pruning.parquet import StoreLike, check_store, made_for, read_table, write_table
 from prunekd.pruning.policies import BALANCES, POLICIES, Policy
+from prunekd.pruning.scores.features import read_features
 from prunekd.pruning.scores.table import Scores
 
 FORMAT = "prunekd-subset"
@@ -74,6 +75,8 @@ def select(
     balance: str | None = None,
     parameters: Mapping[str, float] | None = None,
     split: str = "train",
+    features: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Subset:
     """Keep the fraction `keep` of a split: the first ids of the policy's ranking.
 
@@ -87,6 +90,8 @@ def select(
         balance: a key of BALANCES; None for the policy's own choice.
         parameters: overrides of the policy's parameters.
         split: the name of a split of the store.
+        features: of policies that need them, a file that `prunekd score --features` wrote for this split.
+        progress: called by slow policies with classes done and in all.
 
     Raises:
         ValueError: a value out of range, an unknown name, scores missing or made for another store, or NaN scores.
@@ -98,7 +103,17 @@ def select(
     part = store.split(split)
     sizes = np.bincount(part.labels, minlength=len(store.classes))
     ranking = rank_samples(
-        store, policy, seed, scores=scores, score=score, balance=balance, parameters=parameters, split=split
+        store,
+        policy,
+        seed,
+        scores=scores,
+        score=score,
+        balance=balance,
+        parameters=parameters,
+        split=split,
+        keep=keep,
+        features=features,
+        progress=progress,
     )
     count = plan.count(keep, sizes, balance)
     if count > len(ranking):
@@ -134,10 +149,13 @@ def rank_samples(
     balance: str | None = None,
     parameters: Mapping[str, float] | None = None,
     split: str = "train",
+    keep: float = 1.0,
+    features: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> np.ndarray:
     """The policy's ranking of a split, most valuable id first, int64; every subset of `select` is a prefix of it.
 
-    Arguments and errors as for `select`.
+    Arguments and errors as for `select`; `keep` matters to policies alone whose ranking depends on it.
     """
     plan = _policy(policy)
     balance = balance or plan.default_balance
@@ -153,12 +171,40 @@ def rank_samples(
                 raise ValueError(f"policy {policy} has no parameters, so {name!r} cannot be set")
             raise unknown(f"parameter of policy {policy}", name, plan.parameters)
     part = store.split(split)
+    order = np.argsort(part.ids, kind="stable")
+    ids, labels = part.ids[order], part.labels[order]
     difficulty = None
     if plan.needs_score:
-        difficulty = _difficulty(store, plan, scores, score, part.ids, split)
+        difficulty = _difficulty(store, plan, scores, score, ids, split)
+    needed: dict[str, Any] = {}
+    for name in plan.needs:
+        needed[name] = {
+            "keep": lambda: keep,
+            "progress": lambda: progress,
+            "features": lambda: _features(plan, features, len(ids)),
+            "p_mean": lambda: _p_mean(plan, scores, ids),
+        }[name]()
     return plan.rank(
-        difficulty, part.labels, part.ids, seed, balance=balance, **{**plan.parameters, **(parameters or {})}
+        difficulty, labels, ids, seed, balance=balance, **{**plan.parameters, **(parameters or {}), **needed}
     )
+
+
+def _features(plan: Policy, path: Path | None, count: int) -> np.ndarray:
+    if path is None:
+        raise ValueError(
+            f"policy {plan.name} looks at features; write them with `prunekd score STORE --teacher T --features F.npy "
+            "--out SCORES` and give --features F.npy"
+        )
+    return read_features(path, count)
+
+
+def _p_mean(plan: Policy, scores: Scores | None, ids: np.ndarray) -> np.ndarray:
+    if scores is None or "p_mean" not in scores.columns:
+        raise ValueError(
+            f"policy {plan.name} also needs the column p_mean; train with --track dual,p_mean and give the run's "
+            "scores.parquet"
+        )
+    return scores.values("p_mean", ids)
 
 
 def write_subset(path: Path, subset: Subset) -> None:

@@ -5,6 +5,7 @@ sample; p is the student's probability of the label.
 
 forgetting   presentations at which a sample is wrong after it was right at the one before; a sample that was never
              right has +inf (Toneva et al., ICLR 2019, section 3).
+p_mean       mean over presentations of p itself, which the policy `beta` needs beside dual.
 aum          mean over presentations of the logit margin z_y - max_{k != y} z_k (Pleiss et al., NeurIPS 2020, eq. 1-2).
 el2n_early   mean of ||softmax(z) - onehot(y)||_2 over the first ten presentations (Paul et al., NeurIPS 2021, def. 2.2,
              who take one early moment and average over ten runs: `prunekd score --merge` averages runs).
@@ -40,6 +41,7 @@ DYNAMICS: dict[str, Dynamic] = {
     "forgetting": Dynamic(definition="forgetting@1", hard_end="high"),
     "aum": Dynamic(definition="aum@1", hard_end="low"),
     "el2n_early": Dynamic(definition="el2n_early@1", hard_end="high"),
+    "p_mean": Dynamic(definition="p_mean@1", hard_end="low"),
     "dyn_unc": Dynamic(definition="dyn_unc@1", hard_end="high", windowed=True),
     "dual": Dynamic(definition="dual@1", hard_end="high", windowed=True),
     "tdds": Dynamic(definition="tdds@1", hard_end="high", windowed=True),

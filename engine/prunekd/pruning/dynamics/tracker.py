@@ -1,4 +1,4 @@
-"""Accumulators of the training dynamics: 40 bytes per sample for all scores together, updated by index."""
+"""Accumulators of the training dynamics: 40 bytes per sample for the six scores together (and 4 for p_mean)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -49,7 +49,7 @@ class Tracker:
         self._state: dict[str, Tensor] = {"seen": state(torch.int16)}
         if "forgetting" in self.names:
             self._state["forgetting"] = state(torch.int16)  # 4 x events + 2 x ever right + right the last time
-        for name in ("aum", "el2n_early", "dyn_unc", "dual"):
+        for name in ("aum", "el2n_early", "p_mean", "dyn_unc", "dual"):
             if name in self.names:
                 self._state[name] = state(torch.float32)
         if "tdds" in self.names:
@@ -67,6 +67,8 @@ class Tracker:
             self._put("forgetting", positions, ((before >> 2) + forgotten) * 4 + ((before & 2) | 2 * right) + right)
         if "aum" in self.names:
             self._add("aum", positions, stats.margin)
+        if "p_mean" in self.names:
+            self._add("p_mean", positions, stats.p_y)
         if "el2n_early" in self.names:
             self._add("el2n_early", positions, torch.where(seen < EARLY, stats.el2n, 0.0))
         if "odds" in self._state:
@@ -93,7 +95,9 @@ class Tracker:
             elif name == "tdds":
                 value = self._state[name].float()
             else:
-                shown = {"aum": seen, "el2n_early": seen.clamp(max=EARLY)}.get(name, seen - self.window + 1)
+                shown = {"aum": seen, "p_mean": seen, "el2n_early": seen.clamp(max=EARLY)}.get(
+                    name, seen - self.window + 1
+                )
                 value = self._state[name] / shown
             needed = self.window if DYNAMICS[name].windowed else 1
             found[name] = torch.where(seen >= needed, value, float("nan")).cpu().numpy()

@@ -1,6 +1,6 @@
 """Policies: pure functions from scores to a ranking of ids. A new policy is one file here and one line in POLICIES."""
 
-from prunekd.pruning.policies import ccs, extremes, medium, random, window
+from prunekd.pruning.policies import beta, ccs, d2, extremes, herding, k_center, medium, moderate, random, window
 from prunekd.pruning.policies.ordering import BALANCES
 from prunekd.pruning.policies.policy import Policy, count_kept
 
@@ -11,8 +11,13 @@ POLICIES: dict[str, Policy] = {
         extremes.HARDEST,
         extremes.EASIEST,
         medium.POLICY,
+        moderate.POLICY,
         window.POLICY,
         ccs.POLICY,
+        beta.POLICY,
+        herding.POLICY,
+        k_center.POLICY,
+        d2.POLICY,
     )
 }
 

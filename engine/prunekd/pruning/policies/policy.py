@@ -9,7 +9,8 @@ import numpy as np
 Rank = Callable[..., np.ndarray]
 """A pure function `(scores, labels, ids, seed, *, balance, **parameters) -> ids`, the most valuable first.
 
-Every keep ratio is a prefix of what it returns, and the order of the input rows changes nothing.
+Every keep ratio is a prefix of what it returns (unless it needs `keep`), and the order of the input rows changes
+nothing.
 
 Args:
     scores: difficulty (n,), larger is harder; None for a policy that needs none.
@@ -18,6 +19,8 @@ Args:
     seed: of whatever the policy draws, 0 or more.
     balance: a key of `ordering.BALANCES`.
     parameters: the policy's own, by name.
+    needs: what else it asked for, by name: keep (the ratio), p_mean (n,), features float16 (n, F) with the rows in
+        ascending order of id, progress (called with classes done and in all).
 
 Returns:
     int64 ids; fewer than n where the policy gives up some samples for good.
@@ -56,6 +59,7 @@ class Policy:
         default_score: the score it ranks by unless told otherwise; None for a policy that needs none.
         default_balance: a key of `ordering.BALANCES`.
         parameters: the policy's own numbers with their defaults.
+        needs: what else `rank` takes: keep, p_mean, features, progress.
         count: how many ids a keep ratio means.
     """
 
@@ -65,6 +69,7 @@ class Policy:
     default_score: str | None = None
     default_balance: str = "none"
     parameters: Mapping[str, float] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
     count: Callable[[float, np.ndarray, str], int] = count_kept
 
     @property
