@@ -141,4 +141,5 @@ def _verify(world: Any, **options: Any) -> None:
         f"{facts['records']} records computed anew: they differ by {facts['worst']:.1e} std of a logit at most, "
         f"{facts['median']:.1e} in the median (limit {TOLERANCE})"
     )
-    emit(facts, options["as_json"], text)
+    if world.is_main:
+        emit(facts, options["as_json"], text)

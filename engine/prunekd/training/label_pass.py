@@ -133,10 +133,11 @@ def make_labels(
         pin = world.device.type == "cuda"
         with writer, open_reader(reader, spec.store, "train", workers=workers, pin=pin) as source:
             if mine:
-                few = source.epoch(_epoch(spec, ids[mine[0][1] : mine[0][2]][:batch_size], mine[0][0], batch_size))
+                first = _epoch(spec, ids[mine[0][1] : mine[0][2]][:batch_size], mine[0][0], batch_size)
+                (images,) = [batch.images.to(world.device, copy=True) for batch in source.epoch(first)]
                 # the forwards of the whole job, so that an attempt that goes on chooses as the one before
                 forwards = len(blocks) * size // (batch_size * world.size)
-                spec.teacher.prepare(next(few).images.to(world.device), forwards, say)
+                spec.teacher.prepare(images, forwards, say)
             for block, arrays in _labelled(spec, source, ids, mine, batch_size, world.device):
                 writer.write(block, arrays)
                 records += block[2] - block[1]
