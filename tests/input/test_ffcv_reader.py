@@ -62,10 +62,6 @@ def plan(store: Store, view: ViewSettings = RRC, batch_size: int = 7, **more: An
 
 
 def opened(store: Store, name: str = "ffcv", **more: Any) -> Reader:
-    if name == "ffcv":
-        from prunekd.input.ffcv_reader import FfcvReader
-
-        return FfcvReader(store, "train", **{"workers": 2, **more})
     return open_reader(name, store, "train", **{"workers": 2, **more})
 
 
@@ -394,6 +390,23 @@ def test_random_damage_is_noticed_as_libjpeg_turbo_notices_it(damaged: Store) ->
                 expected |= {row} if pixels.shape[:2] != (split.heights[row], split.widths[row]) else set()
     assert 5 < len(expected) < 40
     assert set(failing(damaged)) == expected
+
+
+@pytest.mark.parametrize("on_error", ["replace", "skip"])
+def test_corrupt_samples_are_settled_as_in_the_native_reader(damaged: Store, on_error: str) -> None:
+    split = damaged.split("train")
+    for row in (3, 20, 21):
+        damage(damaged, row, int(split.sizes[row]) // 2, bytes(int(split.sizes[row]) // 4))
+    epoch = eval_plan(split, batch_size=8, view=VIEWS[2])
+    with opened(damaged, on_error=on_error) as reader, opened(damaged, "native", on_error=on_error) as native:
+        mine, other = collect(reader, epoch), collect(native, epoch)
+        expected = {"replaced": 0, "skipped": 0} | {"replaced" if on_error == "replace" else "skipped": 3}
+        assert reader.faults.counts == native.faults.counts == expected
+        assert set(reader.faults.seen) == set(split.ids[[3, 20, 21]].tolist())
+    for (images, labels, ids), (native_images, native_labels, native_ids) in zip(mine, other, strict=True):
+        assert torch.equal(ids, native_ids)
+        assert torch.equal(labels, native_labels)
+        assert (images.int() - native_images.int()).abs().float().mean() < 3
 
 
 def test_a_file_that_ends_early_is_noticed(damaged: Store) -> None:

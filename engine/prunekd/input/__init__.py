@@ -47,6 +47,7 @@ def _on_demand(module: str, reader: str, extra: str) -> Callable[..., Reader]:
 READERS: dict[str, Callable[..., Reader]] = {
     "native": NativeReader,
     "torch": TorchReader,
+    "ffcv": _on_demand("prunekd.input.ffcv_reader", "FfcvReader", "ffcv"),
 }
 
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from prunekd.common.machine import available_cores
-from prunekd.input.batch import Batch, make_batch
+from prunekd.input.batch import Batch
+from prunekd.input.faults import Faults
 from prunekd.input.ffcv_kernel import REASONS
 from prunekd.input.ffcv_loader import PlannedLoader
 from prunekd.input.plan import EpochPlan
@@ -35,6 +36,7 @@ class FfcvReader:
 
     Args:
         workers: FFCV's num_workers, decoding threads; None for one per core this process may use.
+        on_error: what happens with a corrupt sample, see Faults.
 
     Raises:
         ValueError: more workers than Numba has threads.
@@ -42,8 +44,12 @@ class FfcvReader:
 
     name = "ffcv"
 
-    def __init__(self, store: Store, split: str, workers: int | None = None, pin: bool = False) -> None:
+    def __init__(
+        self, store: Store, split: str, workers: int | None = None, pin: bool = False, on_error: str = "raise"
+    ) -> None:
         self._split = store.split(split)
+        self._payloads = self._split.payloads()
+        self.faults = Faults(self._split, self._payloads, on_error)
         self._workers = workers or available_cores()
         self._loader = PlannedLoader(self._split, self._workers)
         self._pin = pin
@@ -56,7 +62,11 @@ class FfcvReader:
         return f"FfcvReader({self._split!r}, {self._workers} threads)"
 
     def epoch(self, plan: EpochPlan) -> Iterator[Batch]:
-        """See Reader."""
+        """See Reader.
+
+        Raises:
+            ValueError: a corrupt sample, as `on_error` says.
+        """
         assert plan.split is self._split
         taken: deque[Tensor] = deque()
 
@@ -72,16 +82,15 @@ class FfcvReader:
                     self.bytes_read += int(self._split.sizes[batch.rows].sum())
                     self.payload_bytes += int(self._split.sizes[batch.rows].sum())
                     failures = {int(k): REASONS[int(codes[k])] for k in np.flatnonzero(codes)}
-                    for k, reason in failures.items():
-                        raise ValueError(f"sample {batch.ids[k]} cannot be decoded: {reason}")
-                    yield make_batch(plan, batch, images[: len(batch.ids)])
+                    yield self.faults.settle(plan, batch, images[: len(batch.ids)], failures)
         finally:
             for images in taken:
                 self._give_back(images)
 
     def close(self) -> None:
-        """Close the file and free the buffers."""
+        """Close the files and free the buffers."""
         self._loader.close()
+        self._payloads.close()
         self._free.clear()
 
     def __enter__(self) -> "FfcvReader":
