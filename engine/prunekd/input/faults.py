@@ -5,7 +5,6 @@ is a pure function of the plan and the failed id, so it depends neither on the r
 processes.
 """
 
-import itertools
 from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
@@ -91,43 +90,41 @@ class Faults:
             )
         self.counts["skipped"] += len(failed)
         images[: len(good)] = images[torch.from_numpy(good)]  # in place: the memory may be pinned
-        kept = BatchPlan(*(None if column is None else column[good] for column in batch))
-        return make_batch(plan, kept, images[: len(good)])
+        return make_batch(plan, batch.take(good), images[: len(good)])
 
     def _replaced(self, plan: EpochPlan, batch: BatchPlan, images: Tensor, failed: list[int]) -> Batch:
-        batch = BatchPlan(*(None if column is None else column.copy() for column in batch))
+        batch = batch.take(np.arange(len(batch.ids)))
         for k in failed:
             one = self._replacement(plan, int(batch.ids[k]), images[k].numpy())
             for column, value in zip(batch, one, strict=True):
-                if column is not None:
+                if column is not None and value is not None:
                     column[k] = value[0]
             self.counts["replaced"] += 1
         return make_batch(plan, batch, images)
 
     def _replacement(self, plan: EpochPlan, failed: int, out: np.ndarray) -> BatchPlan:
         """The plan of the sample that takes the failed one's place; its pixels are written into `out`."""
-        tried = 0
         for position in self._candidates(plan, failed):
             one = plan.candidate(position)
             try:
                 read_view(self._split, self._payloads, int(one.rows[0]), one.boxes[0], bool(one.flips[0]), out)
             except (ValueError, OSError) as error:
                 self.seen[int(one.ids[0])] = str(error)
-                tried += 1
             else:
                 return one
         raise ValueError(
-            f"nothing can take the place of sample {failed} ({self.seen[failed]}): {tried} other kept samples were "
-            f"tried and are corrupt too; {self._split.path} is damaged: convert the dataset again"
+            f"nothing can take the place of sample {failed} ({self.seen[failed]}): {TRIES} kept samples of its class and "
+            f"{TRIES} of others were tried and are corrupt too; {self._split.path} is damaged: convert the dataset again"
         )
 
     def _candidates(self, plan: EpochPlan, failed: int) -> Iterator[int]:
         """Positions in plan.pool of what may take the failed sample's place, in the order of trying."""
         pool = plan.pool
-        labels, label = self._split.labels[self._split.rows(pool)], self._split.labels[self._split.rows(failed)]
+        labels = self._split.labels[self._split.rows(pool)]
+        label = self._split.labels[self._split.rows(np.array([failed]))]
         seed = (plan.seed + failed * 0x9E3779B97F4A7C15) % 2**64  # a failed sample's own order
         for among in (np.flatnonzero(labels == label), np.flatnonzero(labels != label)):
             keys = random_keys(seed, plan.view_index, REPLACE, pool[among])
             ranked = among[np.lexsort((pool[among], keys))]
-            healthy = (k for k in ranked.tolist() if int(pool[k]) not in self.seen)
-            yield from itertools.islice(healthy, TRIES)
+            # What is known to be corrupt counts as tried, or else the choice would depend on what was met before.
+            yield from (k for k in ranked[:TRIES].tolist() if int(pool[k]) not in self.seen)

@@ -38,6 +38,13 @@ class BatchPlan(NamedTuple):
     flips: np.ndarray
     weights: np.ndarray | None
 
+    def take(self, positions: np.ndarray) -> "BatchPlan":
+        """A copy of what stands at these positions, int64 (n,)."""
+        weights = None if self.weights is None else self.weights[positions]
+        return BatchPlan(
+            self.ids[positions], self.rows[positions], self.boxes[positions], self.flips[positions], weights
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EpochPlan:
