@@ -15,6 +15,7 @@ VERBS = {
     "convert": "Convert an image dataset into a store.",
     "score": "Score every sample of a store with a teacher.",
     "select": "Choose the samples to keep.",
+    "compare": "Lay subsets side by side.",
     "labels": "Compute a teacher's soft labels once, for runs without the teacher.",
     "train": "Train a student, with or without a teacher.",
     "bench": "Train a grid of keep ratios and arms, timed.",

@@ -1,4 +1,4 @@
-"""The tables of `prunekd inspect`."""
+"""The tables of `prunekd inspect` and `prunekd compare`."""
 
 import io
 import json
@@ -13,8 +13,10 @@ LONGEST = 20  # rows of a list shown in full
 
 
 def render(facts: dict[str, Any]) -> str:
-    """The facts of `prunekd inspect` as text, in colour where stdout is a terminal."""
-    tables = {"store": _store, "scores": _scores, "subset": _subset, "run": _run}[facts["kind"]](facts)
+    """The facts of `prunekd inspect` or `compare` as text, in colour where stdout is a terminal."""
+    tables = {"store": _store, "scores": _scores, "subset": _subset, "run": _run, "comparison": _comparison}[
+        facts["kind"]
+    ](facts)
     console = Console()
     drawn = Console(
         file=io.StringIO(),
@@ -139,6 +141,39 @@ def _run(facts: dict[str, Any]) -> Iterable[Table]:
             f"Epochs (the last {len(last)} of {len(facts['epochs'])})" if len(last) < len(facts["epochs"]) else "Epochs"
         )
         yield _grid(title, keys, [[_number(record.get(key)) for key in keys] for record in last])
+
+
+def _comparison(facts: dict[str, Any]) -> Iterable[Table]:
+    names = facts["names"]
+    sizes = [
+        [
+            name,
+            facts["policies"][k],
+            f"{facts['sizes'][k]:,}",
+            f"{facts['sizes'][k] / facts['total']:.1%}",
+            f"{min(facts['class_counts'][k])} to {max(facts['class_counts'][k])}",
+            f"{facts['class_distance'][k]:.3f}",
+        ]
+        for k, name in enumerate(names)
+    ]
+    header = ["subset", "policy", "samples", "of all", "per class", "distance to the whole set's classes"]
+    yield _grid("Subsets", header, sizes)
+    for key, title in (
+        ("of_smaller", "Shared samples, of the smaller subset"),
+        ("by_chance", "The same for independent draws"),
+        ("jaccard", "Jaccard index"),
+        ("rank_correlation", "Rank correlation of the shared samples"),
+    ):
+        rows = [[name, *("-" if v is None else f"{v:.3f}" for v in facts[key][k])] for k, name in enumerate(names)]
+        yield _grid(title, ["", *names], rows)
+    if "difficulty" in facts:
+        rows = [[name, *(f"{v:.1%}" for v in facts["difficulty"]["share"][k])] for k, name in enumerate(names)]
+        bins = len(rows[0]) - 1
+        title = f"Share of each subset by tenths of {facts['difficulty']['score']}, easy to hard"
+        yield _grid(title, ["", *(str(k + 1) for k in range(bins))], rows)
+    drawn = {key: _plain(facts[key]) for key in ("picture", "contact_sheets") if key in facts}
+    if drawn:
+        yield _pairs("Pictures", drawn)
 
 
 def _pairs(title: str, values: dict[str, Any]) -> Table:

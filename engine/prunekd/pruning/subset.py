@@ -1,7 +1,7 @@
 """Subsets: the kept samples of a store, with where they came from."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,10 +64,15 @@ class Subset:
         check_store("this subset", self.info, store, remedy)
 
 
-def select(
+def select(store: SelectableStore, policy: str, keep: float, seed: int = 0, **options: Any) -> Subset:
+    """Keep the fraction `keep` of a split: `select_ratios` for one ratio."""
+    return select_ratios(store, policy, [keep], seed, **options)[0]
+
+
+def select_ratios(
     store: SelectableStore,
     policy: str,
-    keep: float,
+    keeps: Sequence[float],
     seed: int = 0,
     *,
     scores: Scores | None = None,
@@ -77,13 +82,13 @@ def select(
     split: str = "train",
     features: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Subset:
-    """Keep the fraction `keep` of a split: the first ids of the policy's ranking.
+) -> list[Subset]:
+    """Keep each of several fractions of a split: prefixes of one ranking, unless the policy's depends on the ratio.
 
     Args:
         store: an open store.
         policy: a key of POLICIES.
-        keep: in (0, 1]; see `Policy.count` for how many samples it means.
+        keeps: each in (0, 1]; see `Policy.count` for how many samples one means.
         seed: of the policies that draw.
         scores: of this store; read only by policies that need one.
         score: the column to rank by; None for the policy's own choice.
@@ -96,47 +101,58 @@ def select(
     Raises:
         ValueError: a value out of range, an unknown name, scores missing or made for another store, or NaN scores.
     """
-    if not 0 < keep <= 1:
-        raise ValueError(f"keep must be a fraction in (0, 1], not {keep}")
+    for keep in keeps:
+        if not 0 < keep <= 1:
+            raise ValueError(f"keep must be a fraction in (0, 1], not {keep}")
     plan = _policy(policy)
     balance = balance or plan.default_balance
     part = store.split(split)
     sizes = np.bincount(part.labels, minlength=len(store.classes))
-    ranking = rank_samples(
-        store,
-        policy,
-        seed,
-        scores=scores,
-        score=score,
-        balance=balance,
-        parameters=parameters,
-        split=split,
-        keep=keep,
-        features=features,
-        progress=progress,
-    )
-    count = plan.count(keep, sizes, balance)
-    if count > len(ranking):
-        raise ValueError(
-            f"keep {keep} asks for {count} samples, but policy {policy} offers only {len(ranking)} of {len(part.ids)}; "
-            f"keep at most {len(ranking) / len(part.ids):.3g} or change its parameters"
+
+    def ranking_at(keep: float) -> np.ndarray:
+        return rank_samples(
+            store,
+            policy,
+            seed,
+            scores=scores,
+            score=score,
+            balance=balance,
+            parameters=parameters,
+            split=split,
+            keep=keep,
+            features=features,
+            progress=progress,
         )
-    ids = ranking[:count]
-    info = {
+
+    common = {
         "policy": policy,
         "parameters": {**plan.parameters, **(parameters or {})},
         "balance": balance,
-        **_scored_by(plan, scores, score),
         "seed": seed,
-        "keep": keep,
-        "kept": count,
-        "total": len(part.ids),
-        "class_counts": np.bincount(_labels_of(part, ids), minlength=len(store.classes)).tolist(),
-        "class_totals": sizes.tolist(),
         **made_for(store, split),
     }
-    # Through JSON and back, so that a subset compares equal to what is read from its file.
-    return Subset(ids=ids, info=json.loads(json.dumps(info)))
+    shared = None if "keep" in plan.needs else ranking_at(1.0)
+    subsets = []
+    for keep in keeps:
+        ranking = ranking_at(keep) if shared is None else shared
+        count = plan.count(keep, sizes, balance)
+        if count > len(ranking):
+            raise ValueError(
+                f"keep {keep} asks for {count} samples, but policy {policy} offers only {len(ranking)} of "
+                f"{len(part.ids)}; keep at most {len(ranking) / len(part.ids):.3g} or change its parameters"
+            )
+        ids = ranking[:count]
+        info = common | {
+            **_scored_by(plan, scores, score),
+            "keep": keep,
+            "kept": count,
+            "total": len(part.ids),
+            "class_counts": np.bincount(_labels_of(part, ids), minlength=len(store.classes)).tolist(),
+            "class_totals": sizes.tolist(),
+        }
+        # Through JSON and back, so that a subset compares equal to what is read from its file.
+        subsets.append(Subset(ids=ids, info=json.loads(json.dumps(info))))
+    return subsets
 
 
 def rank_samples(
@@ -155,7 +171,7 @@ def rank_samples(
 ) -> np.ndarray:
     """The policy's ranking of a split, most valuable id first, int64; every subset of `select` is a prefix of it.
 
-    Arguments and errors as for `select`; `keep` matters to policies alone whose ranking depends on it.
+    Arguments and errors as for `select_ratios`; `keep` matters to policies alone whose ranking depends on it.
     """
     plan = _policy(policy)
     balance = balance or plan.default_balance
