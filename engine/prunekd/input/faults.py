@@ -113,8 +113,9 @@ class Faults:
             else:
                 return one
         raise ValueError(
-            f"nothing can take the place of sample {failed} ({self.seen[failed]}): {TRIES} kept samples of its class and "
-            f"{TRIES} of others were tried and are corrupt too; {self._split.path} is damaged: convert the dataset again"
+            f"nothing can take the place of sample {failed} ({self.seen[failed]}): {TRIES} kept samples of its class "
+            f"and {TRIES} of others were tried and are corrupt too; {self._split.path} is damaged: convert the dataset "
+            "again"
         )
 
     def _candidates(self, plan: EpochPlan, failed: int) -> Iterator[int]:
