@@ -27,12 +27,12 @@ CORE = [
     "tensorboard>=2.18",
     "simplejpeg>=1.8",
     "pillow>=10.3",
+    "scikit-learn>=1.5",
 ]
 EXTRAS = {
     "ffcv": ["ffcv==1.0.2"],
     "dali": ["nvidia-dali-cuda120>=1.50"],
-    "demo": ["scikit-learn>=1.5"],
-    "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", "scikit-learn>=1.5"],
+    "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100"],
     "dev": ["ruff>=0.9", "mypy>=1.14", "import-linter>=2.1", "types-PyYAML>=6.0"],
 }
 
@@ -46,7 +46,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages("engine") + find_packages("kernels"),
     package_dir={"prunekd": "engine/prunekd", "prunekd_kernels": "kernels/prunekd_kernels"},
-    package_data={"prunekd": ["recipes/*.yaml", "py.typed"], "prunekd_kernels": ["py.typed"]},
+    package_data={"prunekd": ["recipes/*.yaml", "report/assets/*", "py.typed"], "prunekd_kernels": ["py.typed"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["prunekd = prunekd.cli:main"]},

@@ -30,7 +30,7 @@ PIP="$VENV/bin/python -m pip --disable-pip-version-check"
 
 if [ "$TARGET" = demo ]; then
     echo "== installing prunekd"
-    $PIP install -q -e '.[demo]'
+    $PIP install -q -e '.'
     exit 0
 fi
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -289,6 +290,20 @@ def test_an_attempt_with_other_settings_and_finished_labels_are_not_overwritten(
     colder = replace(RECIPE, distill=replace(RECIPE.distill, temperature=1.0))
     with pytest.raises(ValueError, match=r"was begun with temperature = 3\.0, not 1\.0"):
         make_labels(replace(spec, recipe=colder), WORLD, tmp_path / "l")
+
+
+def test_labels_that_do_not_fit_on_the_disk_are_not_begun(
+    tiny_store: Store, teacher: OnlineTeacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = VIEWS * 96 * 4 * 2
+    for free in (needed - 1, needed):
+        usage = SimpleNamespace(free=free)
+        monkeypatch.setattr("prunekd.distill.labels_file.shutil.disk_usage", lambda _, usage=usage: usage)
+        if free < needed:
+            with pytest.raises(OSError, match=r"the soft labels take 0\.0 GiB and .* has 0\.0 GiB free"):
+                make_labels(spec_of(tiny_store, teacher, None), WORLD, tmp_path / "l")
+        else:
+            make_labels(spec_of(tiny_store, teacher, None), WORLD, tmp_path / "l")
 
 
 def test_labels_that_are_not_finite_are_not_written(tiny_store: Store, tmp_path: Path) -> None:

@@ -257,6 +257,24 @@ def test_compiling_is_left_out_where_it_does_not_pay_fails_or_gains_nothing(monk
         assert torch.isfinite(teacher(pixels())).all()
 
 
+@pytest.mark.gpu
+def test_a_cuda_graph_gives_the_eager_logits_and_keeps_what_it_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"eager": 0.02, "compiled": 0.01}
+    monkeypatch.setattr(tuning, "median_seconds", lambda calls, device: {n: seconds.get(n, 0.02) for n in calls})
+    device = torch.device("cuda")
+    settings = TeacherSettings(dtype=torch.float32, device=device, compile="on")
+    teacher = OnlineTeacher(model_of(CARD), CARD, settings)
+    said: list[str] = []
+    teacher.prepare(pixels().to(device), 1, said.append)
+    assert "compiled" in teacher.notes, said
+    eager = OnlineTeacher(model_of(CARD), CARD, TeacherSettings(dtype=torch.float32, device=device))
+    batches = [pixels(seed=seed).to(device) for seed in range(4)]
+    handed_out = [teacher(batch) for batch in batches]  # compared after all graphs have run
+    for batch, logits in zip(batches, handed_out, strict=True):
+        torch.testing.assert_close(logits, eager(batch), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(teacher(pixels(5).to(device)), eager(pixels(5).to(device)), rtol=1e-2, atol=1e-2)
+
+
 @given(forwards=st.integers(0, 10**6), seconds=st.floats(1e-4, 2), cost=st.floats(1, 100), gain=st.floats(-0.5, 0.9))
 def test_compiling_pays_when_it_saves_more_than_it_costs(
     forwards: int, seconds: float, cost: float, gain: float

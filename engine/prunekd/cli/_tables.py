@@ -171,7 +171,7 @@ def _comparison(facts: dict[str, Any]) -> Iterable[Table]:
         bins = len(rows[0]) - 1
         title = f"Share of each subset by tenths of {facts['difficulty']['score']}, easy to hard"
         yield _grid(title, ["", *(str(k + 1) for k in range(bins))], rows)
-    drawn = {key: _plain(facts[key]) for key in ("picture", "contact_sheets") if key in facts}
+    drawn: dict[str, Any] = {key: _plain(facts[key]) for key in ("picture", "contact_sheets") if key in facts}
     if drawn:
         yield _pairs("Pictures", drawn)
 

@@ -52,12 +52,8 @@ def command(out: Path, seeds: int) -> None:
 
 def _write_digits(path: Path) -> None:
     """Write scikit-learn's 1,797 handwritten digits (8 x 8, UCI ML repository) as an `arrays` source."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise RuntimeError(
-            "the demo's digits come with scikit-learn, which is not installed: pip install 'prunekd[demo]'"
-        ) from None
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)
     order = np.random.default_rng(0).permutation(len(images))

@@ -15,6 +15,7 @@ network file system keeps apart, too.
 """
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -90,6 +91,7 @@ class LabelsWriter:
 
         Raises:
             ValueError: the earlier attempt was asked for other labels.
+            OSError: they do not fit on the disk.
         """
         plan = self.folder / PLAN_FILE
         if plan.exists():
@@ -100,6 +102,13 @@ class LabelsWriter:
                 )
             return
         self.folder.mkdir(parents=True, exist_ok=True)
+        needed = sum(int(np.prod(shape)) * dtype.itemsize for dtype, shape in layout_of(self.plan).values())
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise OSError(
+                f"the soft labels take {needed / 2**30:.1f} GiB and {self.folder.parent} has {free / 2**30:.1f} GiB "
+                "free; keep fewer logits (--topk) or views, or choose another disk"
+            )
         for name, (dtype, shape) in layout_of(self.plan).items():
             # a sparse file: its blocks are allocated as they are written
             np.lib.format.open_memmap(self._path(name), mode="w+", dtype=dtype, shape=shape)

@@ -117,7 +117,7 @@ def worth_compiling(known: Mapping[str, Any], forwards: int, seconds: float) -> 
     """Whether compiling pays for `forwards` forward passes of `seconds` each, and the reckoning in words."""
     cost, gain = known.get("compile_seconds", COMPILE_SECONDS), known.get("compile_gain", COMPILE_GAIN)
     saved = forwards * seconds * gain
-    source = "measured before" if "compile_seconds" in known else "guessed"
+    source = f"measured before, see {cache_file()}" if "compile_seconds" in known else "guessed"
     return saved > cost, f"{forwards} forwards save {saved:.0f} s, compiling costs {cost:.0f} s ({source})"
 
 

@@ -72,7 +72,7 @@ def _pair(one: Subset, other: Subset) -> dict[str, Any]:
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:
     """Spearman's: Pearson's of the ranks; places are all different, so there are no ties."""
     ranks = [values.argsort().argsort().astype(np.float64) for values in (one, other)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.atleast_2d(np.corrcoef(ranks[0], ranks[1]))[0, 1])
 
 
 def _distance(counts: np.ndarray, totals: np.ndarray) -> float:

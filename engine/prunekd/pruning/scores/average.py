@@ -36,7 +36,7 @@ def average_scores(tables: Mapping[str, Scores]) -> Scores:
     return Scores(
         ids=first.ids,
         labels=first.labels,
-        columns={c: np.mean([t.columns[c] for t in tables.values()], axis=0, dtype=np.float64) for c in common},
+        columns={c: np.stack([t.columns[c] for t in tables.values()]).mean(axis=0, dtype=np.float64) for c in common},
         definitions={column: f"{first.definitions[column]} x{count}" for column in common},
         hard_ends={column: first.hard_ends[column] for column in common},
         class_std=np.full_like(first.class_std, np.nan),

@@ -85,12 +85,13 @@ def compute_scores(
         gather(np.zeros(0))  # the others wait for the file
         stored = read_features(features, len(ids))
         values |= {score.name: score.compute(stored, labels, num_classes, seed) for score in on_features}
+    computed: list[Score | FeatureScore] = [*chosen, *on_features]
     return Scores(
         ids=ids,
         labels=labels,
         columns=values,
-        definitions={score.name: score.definition for score in (*chosen, *on_features)} | STATISTICS,
-        hard_ends={score.name: score.hard_end for score in (*chosen, *on_features)},
+        definitions={score.name: score.definition for score in computed} | STATISTICS,
+        hard_ends={score.name: score.hard_end for score in computed},
         class_std=class_means(values["teacher_std"], labels, num_classes),
     )
 
