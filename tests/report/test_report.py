@@ -73,7 +73,7 @@ def write_sweep(folder: Path, seeds: int = 3, leave_out: tuple[str, ...] = (), m
         "format": "prunekd-sweep",
         "version": 1,
         "store": {"path": "store", "fingerprint": "f" * 64, "train": TOTAL, "val": 200, "classes": 5},
-        "recipe": {"epochs": EPOCHS, "model": {"name": "<b>&net"}},
+        "recipe": {"epochs": EPOCHS, "model": {"name": "<b>&net"}, "text": "</script><!-- x"},
         "arms": ["plain", "kd", "equal_time"],
         "policies": ["random"],
         "keeps": [1.0, 0.5],
@@ -169,17 +169,19 @@ class Tags(HTMLParser):
 
 def test_the_page_is_whole_escaped_and_asks_nothing_of_the_network(tmp_path: Path) -> None:
     missing = ("kd-random-keep0.5-seed2",)
-    page = render_page(summarize_sweep(read_sweep(write_sweep(tmp_path, leave_out=missing))))
+    page = render_page([summarize_sweep(read_sweep(write_sweep(tmp_path, leave_out=missing)))])
     tags = Tags()
     tags.feed(page)
     assert tags.open == []
     assert tags.requests == []
-    assert "<script" not in page
-    assert not re.search(r"url\((?!#)|@import", page)
+    style = re.search(r"<style>(.*?)</style>", page, re.S)
+    assert style is not None
+    assert not re.search(r"url\((?!#)|@import", style[1])
     assert "a &lt;processor&gt;" in page
     assert "&lt;b&gt;&amp;net" in page
     assert "kd-random-keep0.5-seed2" in page
-    assert page.count("<svg") == 6
+    assert "</script><!--" not in page
+    assert page.split("<script", 1)[0].count("<svg") == 7
     assert "prefers-color-scheme:dark" in page
 
 

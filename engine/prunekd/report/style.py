@@ -9,7 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-ARM_ROLES = {"plain": 0, "kd": 1, "equal_time": 2}
+ARM_ROLES = {
+    "plain": 0, "kd": 1, "equal_time": 2, "medium": 3, "infobatch": 4, "random": 5, "rs2": 6, "kd_cached": 7,
+}  # fmt: skip
 PHASE_ORDER = (
     "convert", "teacher", "score", "select", "labels", "setup", "data_wait", "step", "eval", "checkpoint", "other",
 )  # fmt: skip
@@ -25,6 +27,8 @@ LIGHT = {
     "s3": "#9c4a84",
     "s4": "#7a6500",
     "s5": "#3a8fc2",
+    "s6": "#b3261e",
+    "s7": "#5d5bd0",
     "p0": "#0067a8",
     "p1": "#d98a00",
     "p2": "#00825f",
@@ -45,6 +49,8 @@ DARK = {
     "s3": "#e29acb",
     "s4": "#d8c24a",
     "s5": "#9bd3f5",
+    "s6": "#ff8b80",
+    "s7": "#aaa8ff",
     "p0": "#3f9bd8",
     "p1": "#e8a83a",
     "p2": "#2fb588",
@@ -72,14 +78,21 @@ class Palette:
 
     def arm(self, arm: str, arms: Sequence[str]) -> str:
         """The arm's hue: fixed for the known arms, in order for others (of `arms`, all that are shown)."""
-        if arm in ARM_ROLES:
-            return self[f"s{ARM_ROLES[arm]}"]
-        others = [name for name in arms if name not in ARM_ROLES]
-        return self[f"s{3 + others.index(arm) % 3}"]
+        return self[arm_role(arm, arms)]
 
     def phase(self, phase: str) -> str:
         """The colour of a ledger phase."""
         return self[PHASE_ROLES.get(phase, "p4")]
+
+
+def arm_role(arm: str, arms: Sequence[str]) -> str:
+    """The role of an arm's hue; arms of the user's own take those that no other arm shown has."""
+    if arm in ARM_ROLES:
+        return f"s{ARM_ROLES[arm]}"
+    taken = {ARM_ROLES[name] for name in arms if name in ARM_ROLES}
+    free = [role for role in range(len(ARM_ROLES)) if role not in taken] or [*range(len(ARM_ROLES))]
+    others = [name for name in arms if name not in ARM_ROLES]
+    return f"s{free[others.index(arm) % len(free)]}"
 
 
 def sentinels() -> Palette:

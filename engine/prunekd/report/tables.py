@@ -1,17 +1,18 @@
 """Every number of a sweep, for other programs: a CSV with one row per run, a JSON with the aggregates."""
 
 import csv
+import io
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from prunekd.common.files import replacing, write_json
 from prunekd.report.aggregate import Group, Summary
+from prunekd.report.claims import check_claims
 from prunekd.report.headline import headline
-from prunekd.report.results import Run
+from prunekd.report.results import Run, timing_note
 
 
 def run_row(run: Run) -> dict[str, Any]:
@@ -30,15 +31,16 @@ def run_row(run: Run) -> dict[str, Any]:
     }
 
 
-def write_csv(summary: Summary, path: Path) -> None:
-    """Write one row per finished run; runs that are missing have their name alone."""
-    rows = [run_row(run) for run in summary.sweep.runs]
-    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["name"]
-    rows += [{"name": name} for name in summary.sweep.missing]
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+def render_csv(summaries: Sequence[Summary]) -> str:
+    """One row per finished run; runs that are missing have their sweep and name alone."""
+    rows = [{"sweep": s.sweep.path.name, **run_row(run)} for s in summaries for run in s.sweep.runs]
+    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["sweep", "name"]
+    rows += [{"sweep": s.sweep.path.name, "name": name} for s in summaries for name in s.sweep.missing]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def summary_dict(summary: Summary) -> dict[str, Any]:
@@ -46,6 +48,8 @@ def summary_dict(summary: Summary) -> dict[str, Any]:
     found = plain_values(
         {
             "headline": headline(summary),
+            "extrapolated": timing_note(summary.sweep),
+            "claims": [asdict(claim) for claim in check_claims(summary)],
             "groups": [group_dict(group) for group in summary.groups],
             "fits": [_plain(asdict(fit)) for fit in summary.fits],
             "equal_time": [asdict(item) for item in summary.equal_time],
@@ -67,9 +71,10 @@ def group_dict(group: Group) -> dict[str, Any]:
     return {**plain, "seeds": group.seeds, "total_seconds": group.total_seconds}
 
 
-def write_summary(summary: Summary, path: Path) -> None:
-    """Write `summary_dict` as JSON."""
-    write_json(path, summary_dict(summary))
+def render_json(summaries: Sequence[Summary]) -> str:
+    """`summary_dict` of one sweep, or of several under `sweeps`."""
+    found = [summary_dict(summary) for summary in summaries]
+    return json.dumps(found[0] if len(found) == 1 else {"sweeps": found}, indent=2, allow_nan=False) + "\n"
 
 
 def plain_values(value: Any) -> Any:
