@@ -48,6 +48,12 @@ def check_page_size(page_size: int) -> None:
         raise ValueError(f"page size is {page_size} bytes; it must be a power of two from {MIN_PAGE_SIZE} to {1 << 31}")
 
 
+def first_pointer(capacity: int, page_size: int) -> int:
+    """Where the first payload goes: the first page that leaves room for the metadata of `capacity` samples."""
+    reserved = metadata_ptr(len(FIELDS)) + capacity * metadata_type(FIELDS).itemsize
+    return -(-reserved // page_size) * page_size
+
+
 class BetonWriter:
     """Appends payloads in order; can go on where an interrupted writer stopped.
 
@@ -69,8 +75,7 @@ class BetonWriter:
     ) -> None:
         check_page_size(page_size)
         self.path, self.capacity, self.page_size = path, capacity, page_size
-        reserved = metadata_ptr(len(FIELDS)) + capacity * metadata_type(FIELDS).itemsize
-        self.cursor = self._align(reserved) if cursor is None else cursor
+        self.cursor = first_pointer(capacity, page_size) if cursor is None else cursor
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if cursor is None:

@@ -6,8 +6,6 @@ lies therefore depends on the source and the settings alone: not on the number o
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from prunekd.common.machine import available_cores
 from prunekd.store.beton_writer import BetonWriter, Rows
 from prunekd.store.index import STORE_FILE, STORE_VERSION, Store, index_path, open_store, partial_path
 from prunekd.store.index_file import SCHEMA, Fingerprint, column, write_index
-from prunekd.store.journal import HOW, Journal, Part, locked
+from prunekd.store.journal import HOW, Journal, Part, check_target, locked, naming
 from prunekd.store.outcomes import Outcome, outcomes, thread_pool
 from prunekd.store.settings import ConvertSettings
 from prunekd.store.sources import Source
@@ -56,9 +54,9 @@ def convert(
         RuntimeError: another process is converting to the same target.
     """
     target, settings = Path(target).absolute(), settings or ConvertSettings()
-    _check_target(target, settings)
+    check_target(target, settings.overwrite)
     folder = partial_path(target)
-    with _naming(folder), locked(folder):
+    with naming(folder), locked(folder):
         conversion = _Conversion(source, Journal(folder), settings, progress or _silent, notice or _silent)
         conversion.run()
         conversion.journal.publish(target)
@@ -121,7 +119,7 @@ class _Conversion:
         start, cursor = (parts[-1].stop, parts[-1].cursor) if parts else (0, None)
         beton = self.journal.beton(split)
         with (
-            _naming(beton),
+            naming(beton),
             BetonWriter(beton, capacity=total, page_size=self.settings.page_size, cursor=cursor) as writer,
         ):
             stream = outcomes(self.source, split, start, self.settings, pool)
@@ -191,7 +189,7 @@ class _Conversion:
                 entry for split in self.source.splits for part in parts[split] for entry in part.quarantined
             ],
         }
-        with _naming(self.journal.store / STORE_FILE):
+        with naming(self.journal.store / STORE_FILE):
             write_json(self.journal.store / STORE_FILE, info)
 
     def _finish_split(self, split: str, done: list[Part], fingerprint: Fingerprint) -> None:
@@ -200,41 +198,15 @@ class _Conversion:
         fingerprint.begin(split)
         for table in self.journal.tables(split, len(done)):
             fingerprint.add(table)
-        with _naming(index):
+        with naming(index):
             write_index(index, self.journal.tables(split, len(done)))
             sync_file(index)
         capacity = len(self.source.labels(split))
         with (
-            _naming(beton),
+            naming(beton),
             BetonWriter(beton, capacity=capacity, page_size=self.settings.page_size, cursor=done[-1].cursor) as writer,
         ):
             writer.finish(_rows(table) for table in self.journal.tables(split, len(done)))
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Give a system error the name of the file and what to do about it."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise  # named already
-        remedy = "make room, then" if error.errno in (ENOSPC, EDQUOT, EFBIG) else "mend that, then"
-        raise OSError(
-            f"cannot write {path}: {error.strerror or error}; what is converted so far is kept: {remedy} "
-            "run the same command again to go on"
-        ) from error
-
-
-def _check_target(target: Path, settings: ConvertSettings) -> None:
-    if not target.name:
-        raise ValueError(f"{target} cannot be a store; name a folder to make")
-    if not target.exists():
-        return
-    if not settings.overwrite:
-        raise ValueError(f"{target} exists; choose another name or pass --overwrite to replace it")
-    if not (target / STORE_FILE).is_file():
-        raise ValueError(f"{target} is not a store, so --overwrite does not replace it; choose another name")
 
 
 def _rows(table: pa.Table) -> Rows:

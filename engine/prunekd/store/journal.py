@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prunekd.common.files import replacing, sync_folder, write_json
+from prunekd.store.index import STORE_FILE
 from prunekd.store.index_file import SCHEMA
 
 _INFO = b"prunekd"
@@ -147,3 +149,30 @@ def locked(folder: Path, what: str = "conversion") -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def naming(path: Path, done: str = "converted") -> Iterator[None]:
+    """Give a system error the name of the file and what to do about it; `done` says what has been done so far."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise  # named already
+        remedy = "make room, then" if error.errno in (ENOSPC, EDQUOT, EFBIG) else "mend that, then"
+        raise OSError(
+            f"cannot write {path}: {error.strerror or error}; what is {done} so far is kept: {remedy} "
+            "run the same command again to go on"
+        ) from error
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Raise ValueError unless a store may be made at `target`: nothing is there, or a store that may be replaced."""
+    if not target.name:
+        raise ValueError(f"{target} cannot be a store; name a folder to make")
+    if not target.exists():
+        return
+    if not overwrite:
+        raise ValueError(f"{target} exists; choose another name or pass --overwrite to replace it")
+    if not (target / STORE_FILE).is_file():
+        raise ValueError(f"{target} is not a store, so --overwrite does not replace it; choose another name")
