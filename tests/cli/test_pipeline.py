@@ -43,6 +43,8 @@ def test_the_whole_path(work: Path) -> None:
     result = json.loads(student.stdout)
     assert result["samples_kept"] == 48
     assert result["alpha"] == 0.9
+    assert "alpha from" in student.stderr
+    assert "not compiled: " in student.stderr  # why is said
     again = run("train", store, "--recipe", "demo", *SMALL, "--out", work / "teacher", "--resume", "auto", "--json")
     assert json.loads(again.stdout)["name"] == "teacher"
     assert "finished already" in again.stderr
@@ -147,3 +149,14 @@ def test_json_of_a_run_is_clean_stdout(work: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     json.loads(done.stdout)
+
+
+def test_dynamics_gathered_in_training_choose_a_subset(work: Path) -> None:
+    store, out = work / "store", work / "tracked"
+    run("train", store, "--recipe", "demo", *SMALL, "--set", "epochs=3", "--track", "all", "--out", out)
+    scores = out / "scores.parquet"
+    made = run("select", store, "--policy", "beta", "--score", "dual", "--scores", scores, "--keep", 0.25, "--json",
+               "--out", work / "beta.parquet")  # fmt: skip
+    assert json.loads(made.stdout)["kept"] == 24
+    wrong = run("train", store, "--recipe", "demo", "--track", "dul", "--out", work / "none", code=2)
+    assert "'dul' (did you mean 'dual'?)" in wrong.stderr

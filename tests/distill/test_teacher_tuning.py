@@ -257,6 +257,23 @@ def test_compiling_is_left_out_where_it_does_not_pay_fails_or_gains_nothing(monk
         assert torch.isfinite(teacher(pixels())).all()
 
 
+def test_a_choice_is_made_once_for_a_number_of_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    seconds = {"eager": 0.02, "compiled": 0.01}
+    monkeypatch.setattr(tuning, "median_seconds", lambda calls, device: {n: seconds.get(n, 0.02) for n in calls})
+    monkeypatch.setattr(tuning, "COMPILE_SECONDS", 0.0)
+    settings = TeacherSettings(dtype=torch.float32, compile="auto")
+    first = OnlineTeacher(model_of(CARD), CARD, settings)
+    first.prepare(pixels(), 7, said.append)
+    assert "compiled" in first.notes
+    key = tuning.circumstances(CARD.model, pixels(), None, torch.device("cpu"))
+    tuning.Measurements(tuning.cache_file(), said.append).put(key, compile_seconds=1e9)  # it would not pay any more
+    for forwards, compiled in ((7, True), (8, False)):
+        again = OnlineTeacher(model_of(CARD), CARD, settings)
+        again.prepare(pixels(), forwards, said.append)
+        assert ("compiled" in again.notes) == compiled, said
+
+
 @pytest.mark.gpu
 def test_a_cuda_graph_gives_the_eager_logits_and_keeps_what_it_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {"eager": 0.02, "compiled": 0.01}

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from prunekd.distill import CachedTeacher, OnlineTeacher, TeacherSettings, describe_teacher, open_teacher
 from prunekd.models import load_trained
 from prunekd.pruning.scores import read_scores
 from prunekd.pruning.subset import select
+from prunekd.store.convert import ConvertSettings, convert
 from prunekd.store.index import Store
+from prunekd.store.sources import open_source
 from prunekd.training import Recipe, RunSpec, Trainer, World, load_recipe
 from prunekd.training.label_pass import LabelSpec, make_labels
 
@@ -397,3 +400,45 @@ def test_cached_labels_train_as_their_teacher_does(
         assert result["alpha"] is not None
         losses.append([record["loss"] for record in trainer.epochs])
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)
+
+
+def test_the_teacher_is_measured_on_images_of_the_runs_last_size(
+    tiny_store: Store, teacher: OnlineTeacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[torch.Tensor, int]] = []
+    monkeypatch.setattr(teacher, "prepare", lambda images, forwards, say: asked.append((images, forwards)))
+    growing = recipe("accumulate=2", "progressive.start=8", "progressive.multiple=4", "progressive.ramp=[0.1,0.4]")
+    trainer = Trainer(RunSpec(store=tiny_store, recipe=growing, out=tmp_path / "run", teacher=teacher), WORLD)
+    result = trainer.fit()
+    ((images, forwards),) = asked
+    assert images.shape == (8, 3, 12, 12)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert forwards == 2 * 6 * 2
+    assert result["bytes_read"] == result["payload_bytes"]  # the measurement's images are not the training's
+    assert result["ledger"]["seconds"]["compile"] > 0
+
+
+def test_corrupt_samples_are_counted_by_epoch_and_in_the_result(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for k in range(24):
+        coarse = Image.fromarray(rng.integers(0, 256, size=(4, 4, 3), dtype=np.uint8))
+        path = tmp_path / "source/train" / f"class{k // 12}" / f"{k:02}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse.resize((20, 20), Image.Resampling.BICUBIC).save(path)
+    store = convert(open_source(tmp_path / "source"), tmp_path / "store", ConvertSettings())
+    split = store.split("train")
+    with (store.path / "train.beton").open("r+b") as file:
+        for row in (3, 17):
+            file.seek(int(split.pointers[row]) + 20)
+            file.write(bytes(int(split.sizes[row]) - 20))
+    for on_error, lost in (("replace", {"replaced": 2, "skipped": 0}), ("skip", {"replaced": 0, "skipped": 2})):
+        settings = recipe("batch_size=12")
+        spec = RunSpec(store=store, recipe=settings, out=tmp_path / on_error, on_error=on_error)
+        trainer = Trainer(spec, WORLD)
+        result = trainer.fit()
+        assert [{name: record[name] for name in lost} for record in trainer.epochs] == [lost, lost]
+        assert {name: result[name] for name in lost} == {name: 2 * count for name, count in lost.items()}
+        assert result["samples_seen"] == 2 * (24 - lost["skipped"])
+    trainer = Trainer(RunSpec(store=store, recipe=recipe("batch_size=12"), out=tmp_path / "raise"), WORLD)
+    with pytest.raises(ValueError, match=r"sample (3|17) .* cannot be decoded"):
+        trainer.fit()

@@ -5,29 +5,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 STORE = click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 WORKERS = click.option("--workers", type=click.IntRange(min=1), help="Decoding threads [default: one per core].")
-
-
-def teacher_precision(default: str) -> Callable[[F], F]:
-    """The option for the frozen teacher's precision."""
-    return click.option(
-        "--teacher-precision",
-        type=click.Choice(["bf16", "fp16", "fp32"]),
-        default=default,
-        show_default=True,
-        help="Precision of the frozen teacher.",
-    )
 
 
 def say(line: str) -> None:

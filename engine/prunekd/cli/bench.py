@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, emit, progress_bar, say, teacher_precision
+from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, emit, progress_bar, say
+from prunekd.cli._teacher import TEACHER_HELP, open_teacher_with, teacher_options
 
 
 class Ratios(click.ParamType):
@@ -36,7 +37,7 @@ class Ratios(click.ParamType):
 @click.option("--arms", default="plain,kd,equal_time", show_default=True, help="Any of plain, kd, equal_time.")
 @click.option("--policies", default="random", show_default=True, help="Comma-separated policies for pruned runs.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Number of seeds.")
-@click.option("--teacher", help="A run folder, a .safetensors file, ARCHITECTURE@WEIGHTS or timm:NAME.")
+@click.option("--teacher", help=TEACHER_HELP)
 @click.option(
     "--scores",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -49,7 +50,7 @@ class Ratios(click.ParamType):
 @click.option("--temperature", type=float, help="Temperature of the teacher's term.")
 @click.option("--reader", default="native", show_default=True, help="Which reader feeds the training.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. epochs=30.")
-@teacher_precision("bf16")
+@teacher_options("bf16")
 @DEVICE
 @WORKERS
 @JSON
@@ -82,7 +83,7 @@ def bench(world: Any, **options: Any) -> list[dict[str, Any]]:
     """Run a sweep from the options of the command."""
     import torch
 
-    from prunekd.cli.train import open_teacher_option, overrides_option
+    from prunekd.cli.train import overrides_option
     from prunekd.pruning.policies import POLICIES
     from prunekd.pruning.scores import read_scores
     from prunekd.report.sweep import SweepSpec, plan_runs, run_sweep
@@ -91,7 +92,7 @@ def bench(world: Any, **options: Any) -> list[dict[str, Any]]:
 
     store = open_store(options["store"])
     recipe = load_recipe(options["recipe"], overrides_option(options))
-    teacher, info = open_teacher_option(options["teacher"], store.classes, options["teacher_precision"], world.device)
+    teacher, info = open_teacher_with(options, options["teacher"], store.classes, world.device)
     policies = tuple(options["policies"].split(","))
     wants_scores = options["reshape"] or any(p in POLICIES and POLICIES[p].needs_score for p in policies)
     scores = None

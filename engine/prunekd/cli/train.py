@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, emit, progress_bar, say, teacher_precision, training_text
+from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, emit, progress_bar, say, training_text
+from prunekd.cli._teacher import TEACHER_HELP, open_teacher_with, teacher_options
 
 
 @click.command("train")
@@ -13,7 +14,7 @@ from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, emit, progress_bar
 @click.option("--recipe", required=True, help="A recipe's name or a YAML file.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--subset", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Samples to keep.")
-@click.option("--teacher", help="A run folder, a .safetensors file, ARCHITECTURE@WEIGHTS or timm:NAME.")
+@click.option("--teacher", help=TEACHER_HELP)
 @click.option(
     "--labels",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -27,10 +28,18 @@ from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, emit, progress_bar
     metavar="SCORES",
     help="Reshape the teacher's logits with the class statistics in this scores file.",
 )
+@click.option("--track", metavar="NAMES", help="Training-dynamics scores to gather, e.g. dual,aum, or all.")
 @click.option("--reader", default="native", show_default=True, help="Which reader feeds the training.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["raise", "replace", "skip"]),
+    default="raise",
+    show_default=True,
+    help="What to do with a corrupt sample: stop, take a kept one of its class, or go on without it.",
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. epochs=30.")
 @click.option("--resume", metavar="auto|CHECKPOINT", help="Go on with the run in --out.")
-@teacher_precision("bf16")
+@teacher_options("bf16")
 @DEVICE
 @WORKERS
 @JSON
@@ -72,7 +81,7 @@ def _train(world: Any, **options: Any) -> dict[str, Any]:
         return result
     store = open_store(options["store"])
     recipe = load_recipe(options["recipe"], overrides_option(options))
-    teacher, info = open_teacher_option(options["teacher"], store.classes, options["teacher_precision"], world.device)
+    teacher, info = open_teacher_with(options, options["teacher"], store.classes, world.device)
     subset = read_subset(options["subset"]) if options["subset"] else None
     cached = labels_option(options["labels"], store, recipe, subset, world.device)
     spec = RunSpec(
@@ -85,6 +94,7 @@ def _train(world: Any, **options: Any) -> dict[str, Any]:
         cached=cached,
         class_scale=class_scale_option(options["reshape"], store),
         reader=options["reader"],
+        on_error=options["on_error"],
         workers=options["workers"],
         labels={"arm": "kd_cached" if cached else "kd" if teacher else "plain"},
     )
@@ -102,21 +112,14 @@ def _train(world: Any, **options: Any) -> dict[str, Any]:
 
 
 def overrides_option(options: dict[str, Any]) -> list[str]:
-    """The --set options, then --alpha and --temperature as settings of the recipe."""
+    """The --set options, then --alpha, --temperature and --track as settings of the recipe."""
+    from prunekd.pruning.dynamics import DYNAMICS
+
     given = [f"distill.{key}={options[key]}" for key in ("alpha", "temperature") if options[key] is not None]
+    if options.get("track"):
+        names = DYNAMICS if options["track"] == "all" else options["track"].split(",")
+        given.append(f"track=[{','.join(names)}]")
     return [*options["overrides"], *given]
-
-
-def open_teacher_option(spec: str | None, classes: tuple[str, ...], precision: str, device: Any) -> tuple[Any, Any]:
-    """Open the teacher a --teacher option names, say what was done to it; (None, None) without one."""
-    if spec is None:
-        return None, None
-    from prunekd.distill import TeacherSettings, describe_teacher, open_teacher
-    from prunekd.training.evaluate import DTYPES
-
-    teacher = open_teacher(spec, classes, TeacherSettings(dtype=DTYPES[precision], device=device))
-    say(f"teacher: {teacher!r}")
-    return teacher, describe_teacher(spec, teacher)
 
 
 def labels_option(path: Path | None, store: Any, recipe: Any, subset: Any, device: Any) -> Any:

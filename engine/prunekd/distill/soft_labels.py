@@ -127,7 +127,7 @@ class CachedTeacher:
         """
         info = read_info(path)
         remade = f"make others: prunekd labels {store.path} --out LABELS"
-        if info["fingerprint"] != store.fingerprint:
+        if info["fingerprint"] not in (store.fingerprint, *store.lineage):
             raise ValueError(
                 f"the soft labels {path} belong to {info['store']['path']} (fingerprint {info['fingerprint'][:12]}), "
                 f"not to {store.path} ({store.fingerprint[:12]}); {remade}"

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,8 @@ class OnlineTeacher:
 
         Args:
             images: a real batch, uint8 (B, 3, H, W), on the teacher's device.
-            forwards: batches to come, which decides whether compiling pays; the same number gives the same choice.
+            forwards: batches to come, which decides whether compiling pays; on one machine the same number gives the
+                same choice again, so a resumed run's logits are those of its beginning.
             say: called with one line about each choice.
 
         Raises:
@@ -161,11 +162,11 @@ class OnlineTeacher:
         say(f"teacher: {', '.join(self.notes)}; differs from the plain float32 model by {found:.1e} std of its logits")
         if self.settings.compile == "off":
             return
-        pays, reckoning = tuning.worth_compiling(memory.get(key), forwards, seconds)
-        if self.settings.compile == "auto" and not pays:
-            say(f"teacher: not compiled: {reckoning}")
+        if self.settings.compile == "auto" and not self._pays(forwards, seconds, memory.get(key), say):
             return
         self._compile(images, key, memory, say)
+        chosen = memory.get(key).get("compiled", {})
+        memory.put(key, compiled=chosen | {str(forwards): self._compiled is not None})
         tuning.require_small(tuning.drift(exact, self(images)[: len(few)]), f"{_words(self._layout)}, compiled", say)
 
     def check_fits(self, classes: tuple[str, ...]) -> None:
@@ -181,6 +182,17 @@ class OnlineTeacher:
                     f"class {label} is {mine!r} for the teacher and {theirs!r} in the store; "
                     "its soft labels would belong to other classes"
                 )
+
+    @staticmethod
+    def _pays(forwards: int, seconds: float, known: Mapping[str, Any], say: Callable[[str], None]) -> bool:
+        """Whether to compile for so many forwards of so many seconds each: as was chosen before, or by reckoning."""
+        chosen = known.get("compiled", {}).get(str(forwards))
+        pays, reckoning = tuning.worth_compiling(known, forwards, seconds)
+        if chosen is not None:
+            pays, reckoning = chosen, f"as chosen before for {forwards} forwards, see {tuning.cache_file()}"
+        if not pays:
+            say(f"teacher: not compiled: {reckoning}")
+        return pays
 
     def _input(self, images: Tensor) -> Tensor:
         return to_input(images, self.card.mean, self.card.std, self.dtype)

@@ -65,7 +65,7 @@ class Learner:
         logits = torch.zeros(2, len(self._spec.store.classes), dtype=dtype, device=device, requires_grad=True)
         teacher = self._spec.teacher
         if teacher is not None or not self.objective.needs_teacher:
-            targets = None if teacher is None else torch.zeros_like(logits, dtype=teacher.settings.dtype)
+            targets = None if teacher is None else torch.zeros_like(logits, dtype=teacher.dtype)
             labels = torch.zeros(2, dtype=torch.int64, device=device)
             self.objective(logits, targets, labels, None).mean().backward()
 

@@ -6,24 +6,26 @@ queues work.
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from prunekd.common.files import write_json
 from prunekd.common.ledger import Ledger
+from prunekd.distill import OnlineTeacher
 from prunekd.input import Batch, EpochPlan
-from prunekd.models import ModelCard, save_trained
-from prunekd.pruning.dynamics import Tracker, tracked_scores
-from prunekd.pruning.parquet import made_for
-from prunekd.pruning.scores import Scores, write_scores
+from prunekd.training.account import ReaderAccount
 from prunekd.training.course import Course
 from prunekd.training.distributed import World
 from prunekd.training.evaluate import evaluate
 from prunekd.training.learner import Learner
 from prunekd.training.metrics import RunLog
+from prunekd.training.outcome import save_student, save_tracked, summarize
 from prunekd.training.randomness import Randomness
 from prunekd.training.readers import Readers, open_readers
-from prunekd.training.run import RunSpec, prepare_folder, summarize
+from prunekd.training.run import RunSpec, prepare_folder
 from prunekd.training.samples import SampleState
 from prunekd.training.schedule import learning_rate
 from prunekd.training.signals import Requests
@@ -69,7 +71,6 @@ class Trainer:
         self._step_in_epoch = 0
         self._epoch_steps = 0
         self._at_epoch_start: dict[str, float] = {}  # the ledger's seconds then
-        self._bytes_booked = (0, 0)
         self._progress: Progress | None = None
         self._say = say if world.is_main else lambda line: None
         with self.ledger.phase("setup"):
@@ -88,14 +89,38 @@ class Trainer:
         if recipe.eval.scale:
             self.eval_every = max(1, round(self.eval_every / spec.keep))
         self.readers = readers or open_readers(spec, world)
+        self._account = ReaderAccount(self.readers.train, self.ledger, world)
+        if spec.teacher is not None:
+            with self.ledger.phase("compile"):
+                self._prepare_teacher(spec.teacher)
         self.learner.warm_up()
         self._restore(resume)
         self.learner.connect()
         if recipe.compile:
             with self.ledger.phase("compile"):
-                self.learner.compile(recipe.batch_size // (world.size * recipe.accumulate), self._say)
+                self.learner.compile(self._forward_size, self._say)
         self.log = RunLog(spec.out, self.global_step) if world.is_main else None
         self._last_checkpoint = time.monotonic()
+
+    @property
+    def _forward_size(self) -> int:
+        """Samples per forward pass of this process."""
+        return self.spec.recipe.batch_size // (self.world.size * self.spec.recipe.accumulate)
+
+    def _prepare_teacher(self, teacher: OnlineTeacher) -> None:
+        """Have the teacher choose how it runs on real images, at the size the run ends with."""
+        course, recipe = self.course, self.spec.recipe
+        plan = EpochPlan(
+            split=self.spec.store.split("train"),
+            ids=course.ids[: self._forward_size],
+            batch_size=self._forward_size,
+            view=replace(recipe.train_view, size=course.size(course.epochs - 1)),
+            seed=recipe.seed,
+            view_index=0,
+        )
+        (batch,) = self.readers.train.epoch(plan)
+        images = batch.images.to(self.world.device, memory_format=torch.channels_last, copy=True)
+        teacher.prepare(images, course.total_steps * recipe.accumulate, self._say)
 
     def _sample_state(self) -> SampleState | None:
         course, track = self.course, self.spec.recipe.track
@@ -134,7 +159,7 @@ class Trainer:
         with self.ledger.phase("other"), self.randomness.active():
             if self._step_in_epoch == 0:
                 self._at_epoch_start = dict(self.ledger.seconds)
-            self._bytes_booked = self._bytes_read()
+            self._account.begin()
             self.learner.model.train()
             plan = self._plan()
             for batch in self._batches(plan):
@@ -158,8 +183,8 @@ class Trainer:
             if self.samples:
                 self.samples.end_epoch(self.world)
         self.learner.metrics.reset()
-        self._book_bytes()
-        record |= self._faults()
+        self._account.book_bytes()
+        record |= self._account.book_faults()
         record["data_wait_seconds"] = self._this_epoch("data_wait")
         record["seconds"] = self._this_epoch("data_wait", "step")
         self.epoch, self._step_in_epoch = self.epoch + 1, 0
@@ -173,25 +198,12 @@ class Trainer:
         """Write model.safetensors and result.json (and the tracked scores), close everything, return the result."""
         result = summarize(self.spec, self.epochs, self.ledger)
         if self.world.is_main:
-            self._save_model("model.safetensors")
+            save_student(self.spec, self.learner.best_model, "model.safetensors")
             if self.samples and self.samples.tracker:
-                write_scores(self.spec.out / "scores.parquet", self._tracked(self.samples, self.samples.tracker))
+                save_tracked(self.spec, self.samples.ids, self.samples.tracker)
             write_json(self.spec.out / "result.json", result)
         self.close()
         return result
-
-    def _tracked(self, samples: SampleState, tracker: Tracker) -> Scores:
-        store, recipe = self.spec.store, self.spec.recipe
-        split = store.split("train")
-        provenance = {
-            **made_for(store, "train"),
-            "run": str(self.spec.out.absolute()),
-            "student": recipe.model.name,
-            "view": recipe.train_view.to_dict(),
-            "seed": recipe.seed,
-        }
-        labels = split.labels[split.rows(samples.ids)]
-        return tracked_scores(tracker, samples.ids, labels, len(store.classes), provenance)
 
     def close(self) -> None:
         """Close readers and log files."""
@@ -232,20 +244,8 @@ class Trainer:
         before = max((record["val_top1"] for record in self.epochs if "val_top1" in record), default=-1.0)
         if self.spec.recipe.checkpoint.keep_best and found["top1"] > before and self.world.is_main:
             with self.ledger.phase("checkpoint"):
-                self._save_model("best.safetensors")
+                save_student(self.spec, self.learner.best_model, "best.safetensors")
         return {"val_loss": found["loss"], "val_top1": found["top1"], "val_samples": found["samples"]}
-
-    def _save_model(self, name: str) -> None:
-        spec, recipe = self.spec, self.spec.recipe
-        card = ModelCard(
-            model=recipe.model.name,
-            num_classes=len(spec.store.classes),
-            mean=recipe.mean,
-            std=recipe.std,
-            size=recipe.eval_view.size,
-            classes=spec.store.classes,
-        )
-        save_trained(spec.out / name, self.learner.best_model, card)
 
     # ---- figures -----------------------------------------------------------------------------------------------
 
@@ -257,23 +257,9 @@ class Trainer:
         """See require_finite; a collective call with one host sync."""
         require_finite(self.learner.watch, self.world, self.spec.out, self.epoch)
 
-    def _faults(self) -> dict[str, int]:
-        """Samples replaced or skipped in this epoch because they could not be decoded, over all processes."""
-        return {}
-
     def _this_epoch(self, *phases: str) -> float:
         """Seconds booked to `phases` since the epoch began."""
         return self.ledger.get(*phases) - sum(self._at_epoch_start.get(name, 0.0) for name in phases)
-
-    def _bytes_read(self) -> tuple[int, int]:
-        return self.readers.train.bytes_read, self.readers.train.payload_bytes
-
-    def _book_bytes(self) -> None:
-        """Move what the reader has read since the last call into the ledger."""
-        now = self._bytes_read()
-        for name, after, before in zip(("bytes_read", "payload_bytes"), now, self._bytes_booked, strict=True):
-            self.ledger.count(name, after - before)
-        self._bytes_booked = now
 
     def _report_interval(self) -> None:
         with self.ledger.phase("step"):
@@ -312,7 +298,7 @@ class Trainer:
         """Write a checkpoint of this moment (the main process does; a collective call) and return its folder."""
         self._last_checkpoint = time.monotonic()
         self._require_finite()
-        self._book_bytes()
+        self._account.book_bytes()
         folder = self.spec.out / "checkpoints"
         with self.ledger.phase("checkpoint"):
             tensors = collect(self.world, self.learner, self.samples, self.randomness)

@@ -24,6 +24,6 @@ class Readers:
 def open_readers(spec: RunSpec, world: World) -> Readers:
     """Open the reader a run asks for; validation always reads natively, so that arms differ in training alone."""
     pin = world.device.type == "cuda"
-    train = open_reader(spec.reader, spec.store, "train", workers=spec.workers, pin=pin)
+    train = open_reader(spec.reader, spec.store, "train", workers=spec.workers, pin=pin, on_error=spec.on_error)
     has_val = "val" in spec.store.splits
     return Readers(train, open_reader("native", spec.store, "val", workers=spec.workers, pin=pin) if has_val else None)

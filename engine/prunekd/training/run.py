@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from prunekd.common.files import read_json, write_json
-from prunekd.common.ledger import Ledger
 from prunekd.common.machine import describe_machine
 from prunekd.distill import (
     CachedTeacher,
@@ -35,7 +34,8 @@ class RunSpec:
     """What to train on, towards what, and where to.
 
     subset None trains on all samples; teacher and cached (soft labels) both None trains on labels alone; class_scale
-    (C,) float32 switches P2's logit reshaping on; labels (arm, policy, ...) are copied into result.json.
+    (C,) float32 switches P2's logit reshaping on; on_error says what the reader does with a corrupt sample; labels
+    (arm, policy, ...) are copied into result.json.
     """
 
     store: Store
@@ -47,6 +47,7 @@ class RunSpec:
     class_scale: Tensor | None = None
     cached: CachedTeacher | None = None
     reader: str = "native"
+    on_error: str = "raise"
     workers: int | None = None
     labels: dict[str, Any] = field(default_factory=dict)
 
@@ -125,6 +126,7 @@ class RunSpec:
             "temperature": settings.temperature if self.distils else None,
             "reshaping": self.class_scale is not None,
             "reader": self.reader,
+            "on_error": self.on_error,
             "labels": self.labels,
             "machine": describe_machine(),
         }
@@ -163,36 +165,3 @@ def _difference(key: str, before: Any, now: Any) -> str:
             if before.get(name) != now.get(name):
                 return _difference(f"{key}.{name}", before.get(name), now.get(name))
     return f"{key} = {before!r}, not {now!r}"
-
-
-def summarize(spec: RunSpec, epochs: list[dict[str, Any]], ledger: Ledger) -> dict[str, Any]:
-    """Contents of result.json from a finished run's epoch records and ledger. Accuracies are in [0, 1]."""
-    settings, _ = spec.objective_settings()
-    evaluated = [record["val_top1"] for record in epochs if "val_top1" in record]
-    wait, train = ledger.get("data_wait"), ledger.get("data_wait", "step")
-    seen = sum(int(record["samples"]) for record in epochs)
-    return {
-        "name": spec.out.name,
-        "policy": spec.subset.info["policy"] if spec.subset else "all",
-        "keep": spec.keep,
-        "seed": spec.recipe.seed,
-        **spec.labels,
-        "model": spec.recipe.model.name,
-        "epochs": spec.recipe.epochs,
-        "samples_kept": spec.kept,
-        "samples_total": spec.total,
-        "samples_seen": seen,
-        "top1": evaluated[-1] if evaluated else None,
-        "best_top1": max(evaluated) if evaluated else None,
-        "val_samples": len(spec.store.splits["val"]) if "val" in spec.store.splits else 0,
-        "train_seconds": train,
-        "epoch_seconds": [record["seconds"] for record in epochs],
-        "eval_seconds": ledger.get("eval"),
-        "images_per_second": seen / train,
-        "data_wait_share": wait / train,
-        "bytes_read": ledger.counters.get("bytes_read", 0),
-        "payload_bytes": ledger.counters.get("payload_bytes", 0),
-        "alpha": settings.alpha if spec.distils else None,
-        "temperature": settings.temperature if spec.distils else None,
-        "ledger": ledger.to_dict(),
-    }

@@ -1,0 +1,77 @@
+"""What a finished run leaves: its student, the scores it gathered, its figures."""
+
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from prunekd.common.ledger import Ledger
+from prunekd.models import ModelCard, save_trained
+from prunekd.pruning.dynamics import Tracker, tracked_scores
+from prunekd.pruning.parquet import made_for
+from prunekd.pruning.scores import write_scores
+from prunekd.training.run import RunSpec
+
+
+def save_student(spec: RunSpec, model: nn.Module, name: str) -> None:
+    """Write the weights and what is to be known about them to the file `name` in the run's folder."""
+    recipe = spec.recipe
+    card = ModelCard(
+        model=recipe.model.name,
+        num_classes=len(spec.store.classes),
+        mean=recipe.mean,
+        std=recipe.std,
+        size=recipe.eval_view.size,
+        classes=spec.store.classes,
+    )
+    save_trained(spec.out / name, model, card)
+
+
+def save_tracked(spec: RunSpec, ids: np.ndarray, tracker: Tracker) -> None:
+    """Write what was gathered of the samples `ids` int64 (n,), ascending, to the run's scores.parquet."""
+    store, recipe = spec.store, spec.recipe
+    split = store.split("train")
+    provenance = {
+        **made_for(store, "train"),
+        "run": str(spec.out.absolute()),
+        "student": recipe.model.name,
+        "view": recipe.train_view.to_dict(),
+        "seed": recipe.seed,
+    }
+    scores = tracked_scores(tracker, ids, split.labels[split.rows(ids)], len(store.classes), provenance)
+    write_scores(spec.out / "scores.parquet", scores)
+
+
+def summarize(spec: RunSpec, epochs: list[dict[str, Any]], ledger: Ledger) -> dict[str, Any]:
+    """Contents of result.json from a finished run's epoch records and ledger. Accuracies are in [0, 1]."""
+    settings, _ = spec.objective_settings()
+    evaluated = [record["val_top1"] for record in epochs if "val_top1" in record]
+    wait, train = ledger.get("data_wait"), ledger.get("data_wait", "step")
+    seen = sum(int(record["samples"]) for record in epochs)
+    return {
+        "name": spec.out.name,
+        "policy": spec.subset.info["policy"] if spec.subset else "all",
+        "keep": spec.keep,
+        "seed": spec.recipe.seed,
+        **spec.labels,
+        "model": spec.recipe.model.name,
+        "epochs": spec.recipe.epochs,
+        "samples_kept": spec.kept,
+        "samples_total": spec.total,
+        "samples_seen": seen,
+        "top1": evaluated[-1] if evaluated else None,
+        "best_top1": max(evaluated) if evaluated else None,
+        "val_samples": len(spec.store.splits["val"]) if "val" in spec.store.splits else 0,
+        "train_seconds": train,
+        "epoch_seconds": [record["seconds"] for record in epochs],
+        "eval_seconds": ledger.get("eval"),
+        "images_per_second": seen / train,
+        "data_wait_share": wait / train,
+        "bytes_read": ledger.counters.get("bytes_read", 0),
+        "payload_bytes": ledger.counters.get("payload_bytes", 0),
+        "replaced": ledger.counters.get("replaced", 0),
+        "skipped": ledger.counters.get("skipped", 0),
+        "alpha": settings.alpha if spec.distils else None,
+        "temperature": settings.temperature if spec.distils else None,
+        "ledger": ledger.to_dict(),
+    }
