@@ -5,9 +5,10 @@
 All contenders train the same student in bfloat16, channels-last, on the same prepared batches, and take turns step by
 step, so that another process on the machine slows all of them alike; the row holds the median and the 20th and 80th
 percentile of the seconds of a step, and how much of it each part took. `eager teacher` is the teacher under autocast as
-it is, `timm` is timm's LogitDistillationTask (what its train.py --kd-model-name runs) with torch's SGD. Contenders
-start from the same weights; the first step's losses are compared. The images are noise: a step costs what it costs
-whatever is in them. Data wait is not part of a step; benchmarks/epoch_time.py measures epochs.
+it is; ours is folded, in bfloat16 and compiled; `not compiled` shows what that gives without the last. `timm` is timm's
+LogitDistillationTask (what its train.py --kd-model-name runs) with torch's SGD; nobody's student is compiled.
+Contenders start from the same weights; the first step's losses are compared. The images are noise: a step costs what it
+costs whatever is in them. Data wait is not part of a step; benchmarks/epoch_time.py measures epochs.
 """
 
 import argparse
@@ -192,12 +193,18 @@ def contenders(store: Store, out: Path, teacher: str, student: str, options: arg
     def spec(name: str, **extra: Any) -> RunSpec:
         return RunSpec(store=store, recipe=recipe, out=out / name, **extra)
 
-    ours = TeacherSettings(dtype=torch.bfloat16, device=device)
+    def ours(compiled: str) -> OnlineTeacher:
+        settings = TeacherSettings(dtype=torch.bfloat16, device=device, channels_last=None, compile=compiled)
+        made = OnlineTeacher(copy.deepcopy(model), card, settings)
+        made.prepare(batches(1, options.batch_size, options.size, device)[0].images, 10**6, print)
+        return made
+
     plain = Ours(spec("plain"), world)
     return {
         "plain": plain,
         "kd, eager teacher": Ours(spec("eager", teacher=EagerTeacher(copy.deepcopy(model), card, device)), world),
-        "kd, our teacher": Ours(spec("ours", teacher=OnlineTeacher(copy.deepcopy(model), card, ours)), world),
+        "kd, ours, not compiled": Ours(spec("ours_eager", teacher=ours("off")), world),
+        "kd, our teacher": Ours(spec("ours", teacher=ours("on")), world),
         "kd, cached labels": Ours(spec("cached", cached=Cached(CLASSES)), world),
         "kd, timm": Timm(create_model(student, CLASSES, seed=recipe.seed), model, spec("timm"), device),
     }
