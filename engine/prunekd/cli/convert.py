@@ -13,10 +13,14 @@ LISTED = 10  # quarantined inputs named on the screen; store.json lists all
 
 
 @click.command("convert")
-@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path))
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option(
-    "--kind", default="auto", show_default=True, help="auto, imagefolder (train/CLASS/*, val/CLASS/*) or arrays (.npz)."
+    "--source",
+    "kind",
+    default="auto",
+    show_default=True,
+    help="What SOURCE is: arrays, ilsvrc or imagefolder; auto finds out and says so.",
 )
 @click.option("--max-side", default=1024, show_default=True, help="Shrink larger images to this side; 0: never.")
 @click.option(
@@ -52,9 +56,12 @@ def command(
       prunekd convert imagenet store
     """
     from prunekd.store.convert import ConvertSettings, convert
-    from prunekd.store.sources import open_source
+    from prunekd.store.sources import open_source, recognise_source
 
     started = time.perf_counter()
+    if kind == "auto" and source.exists():
+        kind, reason = recognise_source(source.absolute())
+        say(f"{source} is read as {kind} ({reason}); --source says otherwise")
     opened = open_source(source, kind, val_fraction)
     settings = ConvertSettings(max_side=max_side, mode=mode, quality=quality, workers=workers or 0, overwrite=overwrite)
     total = sum(len(opened.labels(split)) for split in opened.splits)

@@ -73,6 +73,11 @@ class Arrays:
         return {"kind": self.kind, "path": str(self.path), "listing": digest.hexdigest()}
 
 
+def recognise(path: Path) -> str:
+    """Why a path is taken for this source; empty if it is not."""
+    return "an .npz file" if path.suffix == ".npz" else ""
+
+
 def _open(path: Path) -> np.lib.npyio.NpzFile:
     try:
         archive = np.load(path, allow_pickle=False)

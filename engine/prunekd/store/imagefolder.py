@@ -94,6 +94,11 @@ class ImageFolder:
         return os.path.join(self._folders[split], self._keys[split][index])
 
 
+def recognise(path: Path) -> str:
+    """Why a path is taken for this source; empty if it is not."""
+    return "a folder" if path.is_dir() else ""
+
+
 def _split_folders(root: Path) -> dict[str, Path]:
     if (root / "train").is_dir():
         folders = {"train": root / "train"}

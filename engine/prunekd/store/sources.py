@@ -6,14 +6,17 @@ is described by a dictionary that is kept in the store and suffices to open the 
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from prunekd.common.registry import unknown
+from prunekd.store import arrays, ilsvrc, imagefolder
 from prunekd.store.arrays import Arrays
 from prunekd.store.imagefolder import ImageFolder
+from prunekd.store.shards import is_pattern
 
 TRAIN, VAL = "train", "val"
 MAX_VAL_FRACTION = 0.9
@@ -54,25 +57,63 @@ class Source(Protocol):
         """Plain values from which `reopen_source` finds the source, with a digest of its listing."""
 
 
-SOURCES: dict[str, Callable[[Path], Source]] = {"imagefolder": ImageFolder, "arrays": Arrays}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceKind:
+    """A way in which datasets lie on disk.
+
+    Attributes:
+        open: opens one; ValueError where it is malformed.
+        recognise: why a path is taken for this kind, in a few words; empty if it is not.
+        layout: what it looks like, for messages.
+    """
+
+    open: Callable[[Path], Source]
+    recognise: Callable[[Path], str]
+    layout: str
+
+
+# In the order in which a path is held against them.
+SOURCES = {
+    "arrays": SourceKind(open=Arrays, recognise=arrays.recognise, layout="FILE.npz"),
+    "ilsvrc": SourceKind(
+        open=ilsvrc.open_ilsvrc, recognise=ilsvrc.recognise, layout=f"a folder with {ilsvrc.TRAIN_TAR}"
+    ),
+    "imagefolder": SourceKind(open=ImageFolder, recognise=imagefolder.recognise, layout="train/CLASS/* or CLASS/*"),
+}
 
 
 def open_source(path: str | Path, kind: str = "auto", val_fraction: float = 0.0) -> Source:
     """Open a dataset; with `val_fraction` hold out that part of every class as `val`.
+
+    Args:
+        path: of a file or folder; for shards also a pattern with `*`, `?`, `[...]` or `{0..9}`.
+        kind: a key of SOURCES, or `auto` for the first that `recognise_source` finds.
+        val_fraction: 0 to leave the splits as they are.
 
     Raises:
         ValueError: nothing there, an unknown kind, a malformed source, or `val_fraction` with a source that has a
             validation split already.
     """
     path = Path(path).absolute()
-    if kind == "auto":
-        kind = "arrays" if path.suffix == ".npz" else "imagefolder"
-    if kind not in SOURCES:
+    if kind != "auto" and kind not in SOURCES:
         raise unknown("kind of source", kind, ("auto", *SOURCES))
-    if not path.exists():
+    if not path.exists() and not is_pattern(path):
         raise ValueError(f"the source {path} does not exist")
-    source = SOURCES[kind](path)
+    source = SOURCES[recognise_source(path)[0] if kind == "auto" else kind].open(path)
     return hold_out(source, val_fraction) if val_fraction else source
+
+
+def recognise_source(path: Path) -> tuple[str, str]:
+    """What kind of source a path is, and why.
+
+    Raises:
+        ValueError: it is none; the message lists what can be read.
+    """
+    for name, kind in SOURCES.items():
+        if reason := kind.recognise(path):
+            return name, reason
+    layouts = "; ".join(f"{name} ({kind.layout})" for name, kind in SOURCES.items())
+    raise ValueError(f"{path} is no source that can be read: {layouts}")
 
 
 def reopen_source(description: dict[str, Any]) -> Source:
@@ -82,7 +123,7 @@ def reopen_source(description: dict[str, Any]) -> Source:
         ValueError: it moved, or it no longer lists the same inputs.
     """
     path = Path(description["path"])
-    if not path.exists():
+    if not path.exists() and not is_pattern(path):
         raise ValueError(f"the source {path} of this store is no longer there; move it back or convert it anew")
     source = open_source(path, description["kind"], description.get("val_fraction", 0.0))
     if source.describe() != description:
