@@ -27,6 +27,7 @@ class Store:
     path = Path("imagenet")
     classes = ("tench", "goldfish")
     fingerprint = "f" * 64
+    lineage = ()
 
     def split(self, name: str) -> Split:
         assert name == "train"

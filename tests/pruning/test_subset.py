@@ -27,6 +27,7 @@ class FakeStore:
     path: Path = Path("/here/store")
     classes: tuple[str, ...] = ("cat", "dog", "hen")
     fingerprint: str = "f" * 64
+    lineage: tuple[str, ...] = ()
     names: tuple[str, ...] = field(default=("train", "val"))
 
     def split(self, name):

@@ -23,6 +23,8 @@ class StoreLike(Protocol):
     def classes(self) -> Sequence[str]: ...
     @property
     def fingerprint(self) -> str: ...
+    @property
+    def lineage(self) -> Sequence[str]: ...
 
 
 def write_table(path: Path, columns: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> None:
@@ -74,12 +76,12 @@ def read_table(path: Path, kind: str, version: int, remedy: str) -> tuple[dict[s
 
 
 def check_store(what: str, description: Mapping[str, Any], store: StoreLike, remedy: str) -> None:
-    """Make sure that the file described was made for `store`.
+    """Make sure that the file described was made for `store`, or for one of which `store` holds a part.
 
     Raises:
         ValueError: the fingerprints differ; the message says which store each belongs to, and the `remedy`.
     """
-    if description.get("fingerprint") == store.fingerprint:
+    if description.get("fingerprint") in (store.fingerprint, *store.lineage):
         return
     raise ValueError(
         f"{what} was made for {_named(description)}, but is used with "

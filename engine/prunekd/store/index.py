@@ -85,7 +85,8 @@ class Split:
             rows = order[at]
         if outside.any():
             raise ValueError(
-                f"sample id {int(ids[outside].flat[0])} is not in split {self.name!r} of {self.path.parent}"
+                f"sample id {int(ids[outside].flat[0])} is not in split {self.name!r} of {self.path.parent} "
+                f"({int(outside.sum())} of {ids.size} are not); a compacted store holds only what was kept for it"
             )
         return rows
 
@@ -166,6 +167,7 @@ class Store:
         counts: by split, what became of the inputs: `samples`, `bytes`, `verbatim`, `encoded`, `raw`, `quarantined`.
         quarantined: one {split, key, reason} per unreadable input.
         ignored: what lay in the source and is no input, counted by kind.
+        compacted: of a store made by `compact`: split, parent {path, samples}, lineage and ranking; else None.
     """
 
     path: Path
@@ -177,10 +179,16 @@ class Store:
     quarantined: list[dict[str, str]]
     ignored: dict[str, int]
     splits: dict[str, Split]
+    compacted: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(split)}" for name, split in self.splits.items())
         return f"Store({str(self.path)!r}, {len(self.classes)} classes, {sizes})"
+
+    @property
+    def lineage(self) -> tuple[str, ...]:
+        """Fingerprints of the stores of which this one holds a part, every sample under its id as it was."""
+        return tuple(self.compacted["lineage"]) if self.compacted else ()
 
     def split(self, name: str) -> Split:
         """The split of this name; ValueError naming those there are."""
@@ -213,13 +221,14 @@ def open_store(path: str | Path) -> Store:
             quarantined=info["quarantined"],
             ignored=info["ignored"],
             splits={name: _open_split(path, name, len(classes)) for name in info["splits"]},
+            compacted=info.get("compacted"),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path / STORE_FILE} is not the description of a store ({error!r})") from None
 
 
 def partial_path(store: Path) -> Path:
-    """The folder in which an unfinished conversion to `store` is kept."""
+    """The folder in which an unfinished store is kept until it appears as `store`."""
     return store.with_name(f".{store.name}.partial")
 
 
@@ -230,7 +239,7 @@ def index_path(beton: Path) -> Path:
 
 def _no_store(path: Path) -> str:
     if partial_path(path).exists():
-        return f"the conversion to {path} was interrupted; run the same `prunekd convert` again to finish it"
+        return f"the making of {path} was interrupted; run the same command (convert or compact) again to finish it"
     if not path.exists():
         return f"{path} does not exist; make a store with `prunekd convert SOURCE {path}`"
     return f"{path} is not a store (it has no {STORE_FILE}); make one with `prunekd convert`"

@@ -1,0 +1,322 @@
+"""Copy the kept samples of a store into a new one, the most valuable first.
+
+In the new file samples lie in the order of the ranking, so every smaller keep ratio of that ranking is a prefix of the
+file: reading a subset is then sequential, and what is not kept lies on another part of the disk, or on none. Payloads
+are copied as they are, with their checksums; nothing is decoded.
+
+A place in the new file follows from the sizes of what lies before it. All places are therefore known at the start,
+payloads can be copied in any order, and all an interrupted run has to know is how many ranks were done.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from errno import EINVAL, ENOSYS, EOPNOTSUPP, EXDEV
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from prunekd import __version__
+from prunekd.common.files import read_json, sync_file, write_json
+from prunekd.store.beton import read_header
+from prunekd.store.beton_writer import BetonWriter, Rows, first_pointer
+from prunekd.store.index import STORE_FILE, STORE_VERSION, Split, Store, index_path, open_store, partial_path
+from prunekd.store.index_file import ROW_GROUP, SCHEMA, Fingerprint, column, read_columns, write_index
+from prunekd.store.journal import Journal, check_target, locked, naming
+
+WINDOW = 256 << 20  # bytes between two points from which an interrupted run goes on
+THREADS = 8  # requests that the storage gets at a time; one at a time is slow over a network
+Progress = Callable[[int, int, int], None]
+Notice = Callable[[str], None]
+
+
+def compact(
+    store: Store,
+    ids: np.ndarray,
+    target: str | Path,
+    *,
+    split: str = "train",
+    ranking: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    notice: Notice | None = None,
+) -> Store:
+    """Write a store that holds of `split` the samples `ids` alone, in this order, and all other splits whole.
+
+    Ids, keys, labels and checksums stay. The new store's `lineage` names its parent's fingerprint, and with it scores,
+    subsets and soft labels made for the parent are accepted for the new store: before copying, the parent's index is
+    held against its fingerprint, so a sample with some id is the same sample, byte for byte, in both. A subset with a
+    sample that was not copied is refused where the sample is looked up. Splits that stay whole are hard links to the
+    parent's files where the file system allows it.
+
+    A run that was interrupted goes on where it stopped; until the store is whole it lies in `.NAME.partial` beside the
+    target. Memory: about 0.3 KB per sample of the parent, payloads pass through in pieces.
+
+    Args:
+        ids: int64 (k,), the most valuable first, each once.
+        target: the folder to make.
+        ranking: where the order comes from, as JSON has it; noted in the new store.json.
+        overwrite: replace the store that is there.
+        progress: called with (samples done, samples in all, bytes done); first with what an interrupted run had done.
+        notice: called with a sentence when an interrupted run is resumed or cannot be.
+
+    Raises:
+        ValueError: the target exists, an id is not in the split or there twice, or the parent's index does not fit its
+            fingerprint.
+        OSError: it cannot be written; the message names the file and what to do.
+        RuntimeError: another process is writing to the same target.
+    """
+    target = Path(target).absolute()
+    if target == store.path.absolute():
+        raise ValueError(f"{target} cannot be compacted onto itself; name another folder")
+    check_target(target, overwrite)
+    folder = partial_path(target)
+    with naming(folder, "copied"), locked(folder, "compaction"):
+        work = _Compaction(store, store.split(split), ids, Journal(folder), progress or _silent, notice or _silent)
+        work.run(dict(ranking or {}))
+        work.journal.publish(target)
+    return open_store(target)
+
+
+def place(sizes: np.ndarray, page_size: int) -> np.ndarray:
+    """File offsets, int64 (n,), at which `BetonWriter` puts payloads of these sizes, int64 (n,), one after the other.
+
+    No payload straddles two pages, and none is larger than a page.
+    """
+    pointers = np.empty(len(sizes), dtype=np.int64)
+    ends = np.cumsum(sizes)
+    page, row = first_pointer(len(sizes), page_size), 0
+    while row < len(sizes):
+        before = int(ends[row - 1]) if row else 0
+        stop = int(np.searchsorted(ends, before + page_size, side="right"))
+        assert stop > row, (row, int(sizes[row]))
+        pointers[row:stop] = page + ends[row:stop] - sizes[row:stop] - before
+        page, row = page + page_size, stop
+    return pointers
+
+
+class _Compaction:
+    def __init__(
+        self, store: Store, split: Split, ids: np.ndarray, journal: Journal, progress: Progress, notice: Notice
+    ) -> None:
+        self.store, self.split, self.journal = store, split, journal
+        self.progress, self.notice = progress, notice
+        self.ids = np.asarray(ids, dtype=np.int64)
+        if self.ids.ndim != 1 or not len(self.ids):
+            raise ValueError(f"the samples to keep have the shape {self.ids.shape}; give at least one id, as (k,)")
+        values, counts = np.unique(self.ids, return_counts=True)
+        if len(values) < len(self.ids):
+            raise ValueError(f"sample id {int(values[counts > 1][0])} is to be kept twice; name each sample once")
+        self.rows = split.rows(self.ids)
+        self.sizes = split.sizes[self.rows]
+        self.page_size = read_header(split.path).page_size
+        self.pointers = place(self.sizes, self.page_size)
+        self.beton = journal.beton(split.name)
+        self._done = journal.folder / "done.json"
+
+    def run(self, ranking: dict[str, Any]) -> None:
+        """Fill the journal's `store` folder."""
+        done = self._resume()
+        fingerprint = self._write_indices()
+        end = int(self.pointers[-1] + self.sizes[-1])
+        with naming(self.beton, "copied"):
+            with _Copier(self.split.path, self.beton, end, self.notice) as copier:
+                self._copy(done, copier)
+            with BetonWriter(self.beton, capacity=len(self.ids), page_size=self.page_size, cursor=end) as writer:
+                writer.finish(self._tables())
+        for name, other in self.store.splits.items():
+            if name != self.split.name:
+                _link(other.path, self.journal.beton(name))
+        self._describe(fingerprint, ranking)
+
+    def _resume(self) -> int:
+        """How many ranks an interrupted run had copied; 0 if there is nothing to go on with."""
+        info = os.stat(self.split.path)
+        plan = {
+            "compact": {
+                "fingerprint": self.store.fingerprint,
+                "split": self.split.name,
+                "ids": hashlib.sha256(self.ids.astype("<i8").tobytes()).hexdigest(),
+                "file": [info.st_size, info.st_mtime_ns],
+            }
+        }
+        found = self.journal.plan()
+        if found == plan and self._done.exists() and self.beton.exists():
+            done = int(read_json(self._done))
+            self.notice(f"resuming an interrupted compaction: {done} of {len(self.ids)} samples are done")
+            return done
+        if found is not None and found != plan:
+            self.notice("starting over: the store, the samples to keep or what was made there has changed")
+        self._done.unlink(missing_ok=True)
+        self.journal.begin(plan)
+        return 0
+
+    def _copy(self, done: int, copier: "_Copier") -> None:
+        """Copy the ranks from `done` on, window by window, each window in the order of the parent's file."""
+        ends = np.cumsum(self.sizes)
+        self.progress(done, len(self.ids), int(ends[done - 1]) if done else 0)
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="prunekd-copy") as pool:
+            while done < len(self.ids):
+                before = int(ends[done - 1]) if done else 0
+                stop = max(done + 1, int(np.searchsorted(ends, before + WINDOW, side="right")))
+                ranks = np.arange(done, stop)
+                ranks = ranks[np.argsort(self.split.pointers[self.rows[ranks]])]
+                shares = [share for share in np.array_split(ranks, 4 * THREADS) if len(share)]
+                for _ in pool.map(lambda share: self._copy_share(share, copier), shares):
+                    pass
+                copier.sync()
+                write_json(self._done, stop)
+                done = stop
+                self.progress(done, len(self.ids), int(ends[done - 1]))
+
+    def _copy_share(self, ranks: np.ndarray, copier: "_Copier") -> None:
+        sources, places = self.split.pointers[self.rows[ranks]], self.pointers[ranks]
+        for source, place_, size in zip(sources.tolist(), places.tolist(), self.sizes[ranks].tolist(), strict=True):
+            copier.copy(source, place_, size)
+
+    def _write_indices(self) -> str:
+        """Write the index of every split, and check the parent's; returns the new store's fingerprint."""
+        parents, own = Fingerprint(), Fingerprint()
+        for name in sorted(self.store.splits):
+            split = self.store.split(name)
+            table = read_columns(split.index_path, SCHEMA.names)
+            ids = column(table, "id")
+            parents.begin(name)
+            own.begin(name)
+            for part in _slices(table, np.argsort(ids)):
+                parents.add(part)
+            kept = np.arange(len(split)) if split is not self.split else self.rows
+            for part in _slices(table, kept[np.argsort(ids[kept])]):
+                own.add(part)
+            if split is self.split:
+                self._write_index(table)
+        if parents.hexdigest() != self.store.fingerprint:
+            raise ValueError(
+                f"the index of {self.store.path} is not the one its store.json speaks of (their fingerprints differ); "
+                "convert the dataset again"
+            )
+        return own.hexdigest()
+
+    def _write_index(self, table: pa.Table) -> None:
+        index, place_ = index_path(self.beton), SCHEMA.get_field_index("pointer")
+        starts = range(0, len(self.ids), ROW_GROUP)
+        with naming(index, "copied"):
+            write_index(
+                index,
+                (
+                    part.set_column(place_, "pointer", pa.array(self.pointers[start : start + ROW_GROUP]))
+                    for start, part in zip(starts, _slices(table, self.rows), strict=True)
+                ),
+            )
+            sync_file(index)
+
+    def _tables(self) -> Iterator[Rows]:
+        split = self.split
+        for start in range(0, len(self.ids), ROW_GROUP):
+            part = slice(start, start + ROW_GROUP)
+            rows = self.rows[part]
+            yield Rows(
+                ids=self.ids[part],
+                labels=split.labels[rows],
+                pointers=self.pointers[part],
+                sizes=self.sizes[part],
+                modes=split.modes[rows],
+                widths=split.widths[rows],
+                heights=split.heights[rows],
+            )
+
+    def _describe(self, fingerprint: str, ranking: dict[str, Any]) -> None:
+        store, kept = self.store, {"samples": len(self.ids), "bytes": int(self.sizes.sum())}
+        info = {
+            "version": STORE_VERSION,
+            "prunekd": __version__,
+            "fingerprint": fingerprint,
+            "classes": list(store.classes),
+            "splits": {name: kept if name == self.split.name else counts for name, counts in store.counts.items()},
+            "source": store.source,
+            "settings": store.settings,
+            "ignored": store.ignored,
+            "quarantined": store.quarantined,
+            "compacted": {
+                "split": self.split.name,
+                "parent": {"path": str(store.path.absolute()), "samples": len(self.split)},
+                "lineage": [store.fingerprint, *store.lineage],
+                "ranking": ranking,
+            },
+        }
+        with naming(self.journal.store / STORE_FILE, "copied"):
+            write_json(self.journal.store / STORE_FILE, info)
+
+
+class _Copier:
+    """Copies extents of one file into another; threads may share it.
+
+    `copy_file_range` lets the file system do it: over a network the bytes need not travel. Where it is not to be had,
+    as between two file systems, they are read and written.
+    """
+
+    def __init__(self, source: Path, target: Path, size: int, notice: Notice) -> None:
+        self._source_path, self._notice = source, notice
+        self._source = os.open(source, os.O_RDONLY)
+        self._target = os.open(target, os.O_RDWR | os.O_CREAT, 0o666)
+        os.posix_fadvise(self._source, 0, 0, os.POSIX_FADV_RANDOM)
+        os.ftruncate(self._target, size)
+        self._by_kernel = True
+
+    def copy(self, source: int, target: int, size: int) -> None:
+        """Copy `size` bytes from the offset `source` to the offset `target`."""
+        while size and self._by_kernel:
+            try:
+                moved = os.copy_file_range(self._source, self._target, size, source, target)
+            except OSError as error:
+                if error.errno not in (EINVAL, ENOSYS, EOPNOTSUPP, EXDEV):
+                    raise
+                self._by_kernel = False
+                self._notice(f"reading and writing, for copy_file_range does not work here ({error.strerror})")
+                break
+            if not moved:
+                break  # the source has ended, or its file system cannot do it: reading will tell
+            source, target, size = source + moved, target + moved, size - moved
+        while size:
+            data = os.pread(self._source, min(size, 1 << 20), source)
+            if not data:
+                raise ValueError(f"{self._source_path} ends before offset {source + size}; convert the dataset again")
+            moved = os.pwrite(self._target, data, target)
+            source, target, size = source + moved, target + moved, size - moved
+
+    def sync(self) -> None:
+        """Bring everything copied so far to the disk."""
+        os.fsync(self._target)
+
+    def __enter__(self) -> "_Copier":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        os.close(self._source)
+        os.close(self._target)
+
+
+def _link(beton: Path, target: Path) -> None:
+    """Let a `.beton` file and its index appear at `target` too: as hard links, or else as copies."""
+    for source, link in ((beton, target), (index_path(beton), index_path(target))):
+        link.unlink(missing_ok=True)
+        with naming(link, "copied"):
+            try:
+                os.link(source, link)
+            except OSError:  # another file system, or one without links; if it is something else, copying fails too
+                shutil.copyfile(source, link)
+                sync_file(link)
+
+
+def _slices(table: pa.Table, rows: np.ndarray) -> Iterator[pa.Table]:
+    """The rows int64 (n,) of the table in tables of ROW_GROUP rows."""
+    for start in range(0, len(rows), ROW_GROUP):
+        yield table.take(rows[start : start + ROW_GROUP])
+
+
+def _silent(*_: object) -> None:
+    """Say nothing."""
