@@ -7,6 +7,7 @@ step, so that another process on the machine slows all of them alike; the row ho
 percentile of the seconds of a step, and how much of it each part took. `eager teacher` is the teacher under autocast as
 it is; ours is folded, in bfloat16 and compiled; `not compiled` shows what that gives without the last. `timm` is timm's
 LogitDistillationTask (what its train.py --kd-model-name runs) with torch's SGD; nobody's student is compiled.
+`tracked` gathers every training-dynamics score. Ratios are medians of the ratios of steps taken in the same turn.
 Contenders start from the same weights; the first step's losses are compared. The images are noise: a step costs what it
 costs whatever is in them. Data wait is not part of a step; benchmarks/epoch_time.py measures epochs.
 """
@@ -28,11 +29,13 @@ from prunekd.common.pixels import to_input
 from prunekd.distill import OnlineTeacher, SoftLabels, TeacherSettings
 from prunekd.input import Batch
 from prunekd.models import ModelCard, create_model
+from prunekd.pruning.dynamics import DYNAMICS
 from prunekd.store.convert import ConvertSettings, convert
 from prunekd.store.index import Store
 from prunekd.store.sources import open_source
 from prunekd.training import RunSpec, World, load_recipe
 from prunekd.training.learner import Learner
+from prunekd.training.samples import SampleState
 from recording import RESULTS, append_rows, circumstances, spread
 
 CPU_PAIRS = "resnet18:resnet10t,resnet50:resnet18"
@@ -106,8 +109,8 @@ def wait(device: torch.device) -> None:
 class Ours:
     """A learner of ours, its step and the parts of it."""
 
-    def __init__(self, spec: RunSpec, world: World) -> None:
-        self.learner = Learner(spec, world, None)
+    def __init__(self, spec: RunSpec, world: World, samples: SampleState | None = None) -> None:
+        self.learner = Learner(spec, world, samples)
         self.watch = Stopwatch(world.device)
         self.steps = 0
         learner, wrap = self.learner, self.watch.wrap
@@ -200,8 +203,10 @@ def contenders(store: Store, out: Path, teacher: str, student: str, options: arg
         return made
 
     plain = Ours(spec("plain"), world)
+    tracked = SampleState(np.arange(CLASSES), list(DYNAMICS), recipe.epochs, None, device)
     return {
         "plain": plain,
+        "plain, tracked": Ours(spec("tracked"), world, tracked),
         "kd, eager teacher": Ours(spec("eager", teacher=EagerTeacher(copy.deepcopy(model), card, device)), world),
         "kd, ours, not compiled": Ours(spec("ours_eager", teacher=ours("off")), world),
         "kd, our teacher": Ours(spec("ours", teacher=ours("on")), world),
@@ -239,7 +244,7 @@ def rows_of(
         shares = {f"{part}_ms": round(1e3 * float(np.median(p)), 3) if p else "" for part, p in parts.items()}
         print(
             f"  {name:18s} {1e3 * medians[name]:8.1f} ms  {options.batch_size / medians[name]:8.1f} images/s  "
-            f"{medians[name] / medians['plain']:5.2f} x plain  first loss {found[name].first_loss():.4f}  {shares}"
+            f"{ratio(values, seconds['plain']):6.3f} x plain  first loss {found[name].first_loss():.4f}  {shares}"
         )
         rows.append(
             circumstances()
@@ -247,11 +252,16 @@ def rows_of(
             | {"batch_size": options.batch_size, "contender": name, "steps": len(values)}
             | spread("step_ms", [1e3 * value for value in values], 2)
             | {"images_per_second": round(options.batch_size / medians[name], 1)}
-            | {"of_plain": round(medians[name] / medians["plain"], 3)}
-            | {"of_timm": round(medians[name] / medians["kd, timm"], 3)}
+            | {"of_plain": round(ratio(values, seconds["plain"]), 3)}
+            | {"of_timm": round(ratio(values, seconds["kd, timm"]), 3)}
             | {"first_loss": round(found[name].first_loss(), 5), **shares}
         )
     return rows
+
+
+def ratio(values: list[float], others: list[float]) -> float:
+    """Median of the ratios of seconds measured in the same turn."""
+    return float(np.median(np.divide(values, others)))
 
 
 def main() -> None:
