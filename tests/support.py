@@ -1,9 +1,11 @@
 """Helpers shared by the tests."""
 
 import os
+import shutil
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -18,10 +20,18 @@ def require(package: str) -> ModuleType:
     try:
         return import_module(package)
     except ImportError as error:
-        name = package.split(".")[0]
-        if name in os.environ.get("PRUNEKD_REQUIRE", "").split(","):
-            pytest.fail(f"{package} is required here and cannot be imported: {error}")
-        pytest.skip(f"{package} is not installed ({error})")
+        _absent(package.split(".")[0], str(error))
+
+
+def require_program(name: str) -> str:
+    """Path of an optional program; without it, as `require`."""
+    return shutil.which(name) or _absent(name, "not on the path")
+
+
+def _absent(name: str, reason: str) -> NoReturn:
+    if name in os.environ.get("PRUNEKD_REQUIRE", "").split(","):
+        pytest.fail(f"{name} is required here: {reason}")
+    pytest.skip(f"{name} is not installed ({reason})")
 
 
 def write_arrays(path: Path, train: int = 96, val: int = 32, classes: int = 4, side: int = 12, seed: int = 0) -> Path:

@@ -26,8 +26,8 @@ class Group:
     """All seeds of one (arm, policy, keep). None: not measured, or there is nothing to compare with.
 
     kept_share is the share of the samples an epoch really saw. one_off maps a cost's name to the seconds such a run
-    needs once; break_even_* is the number of runs after which those costs are saved again (inf: never, None: nothing
-    to compare with or nothing to pay back).
+    needs once; break_even_* is the number of runs, not rounded, in which those costs are saved again (inf: never, None:
+    nothing to compare with or nothing to pay back).
     """
 
     arm: str
@@ -230,10 +230,13 @@ def _paired(runs: Sequence[Run], others: Sequence[Run], ratio: Callable[[Run, Ru
 def _break_even(
     runs: Sequence[Run], full: Sequence[Run], one_off: Mapping[str, float], other_fixed: float, keep: float
 ) -> float | None:
-    """Runs until the one-off costs beyond the baseline's own are saved. A selection is paid for in every run."""
+    """Runs, or a part of one, until the one-off costs beyond the baseline's own are saved.
+
+    A selection is paid for in every run.
+    """
     each = one_off.get("select", 0.0)
     once = sum(one_off.values()) - each - other_fixed
     if not full or keep == 1 or once <= 0:
         return None
     saved = mean(run.train_seconds for run in full) - mean(run.train_seconds for run in runs) - each
-    return math.ceil(once / saved) if saved > 0 else math.inf
+    return once / saved if saved > 0 else math.inf

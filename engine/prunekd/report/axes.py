@@ -78,23 +78,28 @@ def apart(values: list[float], scale: Callable[[float], float], gap: float) -> l
     return chosen[::-1]
 
 
-def factor_axis(axes: Axes) -> None:
-    """A logarithmic y axis of speed-ups."""
+def log_axis(axes: Axes, unit: str) -> None:
+    """A logarithmic y axis; `unit` follows each number."""
     axes.set_yscale("log")
     plain_ticks(axes, "y")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}{unit}"))
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round values from low to high, few enough to be written out along a logarithmic axis."""
+    inside = [s for e in range(-4, 9) for m in (1, 2, 5) if low <= (s := m * 10.0**e) <= high]
+    if len(inside) > 8:  # many decades
+        return [s for e in range(-4, 9) if low <= (s := 10.0**e) <= high]
+    if len(inside) < 3:  # a narrow range: let every digit have a tick
+        inside = [s for e in range(-4, 9) for m in range(10, 100, 5) if low <= (s := m * 10.0 ** (e - 1)) <= high]
+        inside = inside[:: max(1, len(inside) // 5)]
+    return inside
 
 
 def plain_ticks(axes: Axes, which: str) -> None:
     """A logarithmic axis with ticks at 1, 2, 5 times powers of ten, written out."""
     axis = axes.xaxis if which == "x" else axes.yaxis
-    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
-    steps = [m * 10.0**e for e in range(-4, 9) for m in (1, 2, 5)]
-    inside = [step for step in steps if low <= step <= high]
-    if len(inside) < 3:  # a narrow range: let every digit have a tick
-        inside = [s for e in range(-4, 9) for m in range(10, 100, 5) if low <= (s := m * 10.0 ** (e - 1)) <= high]
-        inside = inside[:: max(1, len(inside) // 5)]
-    axis.set_major_locator(FixedLocator(inside))
+    axis.set_major_locator(FixedLocator(log_ticks(*(axes.get_xlim() if which == "x" else axes.get_ylim()))))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
 

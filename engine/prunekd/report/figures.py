@@ -19,7 +19,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from prunekd.report.aggregate import Summary
-from prunekd.report.axes import apart, factor_axis, keep_axis, legend, plain_ticks, settings, to_svg
+from prunekd.report.axes import apart, keep_axis, legend, log_axis, plain_ticks, settings, to_svg
+from prunekd.report.results import timing_note
 from prunekd.report.style import LIGHT, Palette, sentinels, sorted_phases
 from prunekd.report.views import VIEWS, View, bars, lines, policy_rank, with_costs
 from prunekd.report.wording import arm_title, number, series_title
@@ -65,18 +66,19 @@ def draw_view(axes: Axes, summary: Summary, palette: Palette, *, view: View) -> 
         _front(axes, summary, palette)
     if view.ideal:
         _ideal(axes, summary, palette)
-    _finish(axes, summary, view)
+    _finish(axes, summary, palette, view)
     return bool(found)
 
 
-def _finish(axes: Axes, summary: Summary, view: View) -> None:
+def _finish(axes: Axes, summary: Summary, palette: Palette, view: View) -> None:
     if view.over_keep:
         keep_axis(axes, summary)
     elif "x" in view.log:
         axes.set_xscale("log")
         plain_ticks(axes, "x")
     if "y" in view.log:
-        factor_axis(axes)
+        axes.axhline(1, color=palette["muted"], lw=0.8, zorder=1)
+        log_axis(axes, view.unit)
     if view.y_label.startswith("bytes"):
         axes.set_ylim(min(0.98, axes.get_ylim()[0]), max(1.1, axes.get_ylim()[1]))
     axes.set_xlabel(view.x_label)
@@ -100,7 +102,6 @@ def _front(axes: Axes, summary: Summary, palette: Palette) -> None:
 
 
 def _ideal(axes: Axes, summary: Summary, palette: Palette) -> None:
-    axes.axhline(1, color=palette["muted"], lw=0.8, zorder=1)
     if summary.keeps and summary.keeps[0] < 1:
         line = np.geomspace(summary.keeps[0], 1, 32)
         axes.plot(line, 1 / line, color=palette["muted"], lw=1, ls=(0, (2, 2)), label="ideal 1/r", zorder=1)
@@ -164,6 +165,7 @@ def draw_ledger(axes: Axes, summary: Summary, palette: Palette) -> bool:
 DRAWERS: dict[str, Drawer] = {
     "accuracy": partial(draw_view, view=VIEWS["accuracy"]),
     "speedup": draw_speedup,
+    "break_even": partial(draw_view, view=VIEWS["break_even"]),
     "time": partial(draw_view, view=VIEWS["time"]),
     "plain": partial(draw_view, view=VIEWS["plain"]),
     "reads": partial(draw_view, view=VIEWS["reads"]),
@@ -222,6 +224,8 @@ def write_overview(summary: Summary, path: Path, title: str) -> None:
         for at, (name, heading) in enumerate(headings.items()):
             _panel(_axes(top, 131 + at), heading, DRAWERS[name], summary, palette)
         _panel(_axes(bottom, 111), "", draw_ledger, summary, palette)
+        if note := timing_note(summary.sweep):
+            bottom.supxlabel(note, fontsize=9, color=palette["s0"])
         figure.savefig(path, format="png")
 
 

@@ -53,14 +53,16 @@ def _against_full(summary: Summary, shown: Group) -> list[str]:
     full = summary.find(shown.settings.reference, 1.0)
     if full is None or shown.speedup_training is None:
         return [_against_plain_only(summary, shown)]
-    times = f"{_name(shown)} took {ratio(1 / shown.speedup_training.mean)} the time of keep 1"
-    found = [f"{times}{_lost(shown.top1, full.top1)} ({plural(shown.speedup_training.n, 'seed')})."]
+    took = "would take" if shown.extrapolated else "took"
+    times = f"{_name(shown)} {took} {ratio(1 / shown.speedup_training.mean)} the time of keep 1"
+    seeds = plural(shown.speedup_training.n, "seed") + (", extrapolated" if shown.extrapolated else "")
+    found = [f"{times}{_lost(shown, full.top1)} ({seeds})."]
     honest = shown.speedup_vs_plain
     if shown.arm != "plain" and honest is not None:
         costs = "; one-off costs are counted in full" if shown.one_off else ""
         found.append(
-            f"Against plain training on all data it was {_faster(honest.mean)}"
-            f"{_lost(shown.top1, _top1(summary, 'plain'))}{costs}."
+            f"Against plain training on all data it {'would be' if shown.extrapolated else 'was'} "
+            f"{_faster(honest.mean)}{_lost(shown, _top1(summary, 'plain'))}{costs}."
         )
     return found
 
@@ -71,7 +73,7 @@ def _against_plain_only(summary: Summary, shown: Group) -> str:
     if shown.speedup_vs_plain is None:
         reached = f" and reached {100 * shown.top1.mean:.1f} %" if shown.top1 else ""
         return f"{start}{reached} ({plural(len(shown.runs), 'seed')}); {end}."
-    lost = _lost(shown.top1, _top1(summary, "plain"))
+    lost = _lost(shown, _top1(summary, "plain"))
     seeds = plural(shown.speedup_vs_plain.n, "seed")
     faster = _faster(shown.speedup_vs_plain.mean)
     return f"{_name(shown)} was {faster} as plain training on all data{lost} ({seeds}); {end}."
@@ -87,9 +89,10 @@ def _faster(factor: float) -> str:
     return f"{ratio(factor)} as fast"
 
 
-def _lost(now: Stat | None, before: Stat | None) -> str:
+def _lost(shown: Group, before: Stat | None) -> str:
+    now = shown.top1
     if now is None or before is None:
-        return "; accuracy was not measured for both"
+        return "" if shown.extrapolated else "; accuracy was not measured for both"
     difference = 100 * (now.mean - before.mean)
     verb = "gained" if difference >= 0 else "lost"
     noise = spread(now, before)

@@ -19,6 +19,7 @@ from prunekd.report.aggregate import Summary
 from prunekd.report.figures import Picture, page_figures
 from prunekd.report.headline import headline
 from prunekd.report.plots import legend_entries, plot
+from prunekd.report.results import timing_note
 from prunekd.report.style import DARK, LIGHT, css_variables
 from prunekd.report.views import OTHER_FIGURES, VIEWS
 
@@ -36,7 +37,7 @@ def render_page(summaries: Sequence[Summary]) -> str:
     """The page as HTML text; several sweeps stand side by side, with the same axes."""
     pictures = page_figures(summaries)
     if len(summaries) == 1:
-        title, *others = headline(summaries[0])
+        title, *others = _sentences(summaries[0])
         parts = _one(summaries[0], others, pictures)
     else:
         title = f"{len(summaries)} sweeps side by side"
@@ -81,10 +82,15 @@ def _one(summary: Summary, sentences: Sequence[str], pictures: Pictures) -> list
     ]
 
 
+def _sentences(summary: Summary) -> list[str]:
+    """The headline without what the warnings say."""
+    return [line for line in headline(summary) if line != timing_note(summary.sweep)]
+
+
 def _several(summaries: Sequence[Summary], pictures: Pictures) -> list[str]:
     names = _names(summaries)
     first = "".join(
-        f"<div><h3>{escape(name)}</h3>{''.join(f'<p>{escape(line)}</p>' for line in headline(summary))}"
+        f"<div><h3>{escape(name)}</h3>{''.join(f'<p>{escape(line)}</p>' for line in _sentences(summary))}"
         f"{sections.warnings(summary)}</div>"
         for name, summary in zip(names, summaries, strict=True)
     )

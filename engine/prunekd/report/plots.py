@@ -8,20 +8,21 @@ import math
 from typing import Any
 
 from prunekd.report.aggregate import Group, Summary
+from prunekd.report.axes import log_ticks
 from prunekd.report.figures import Picture
-from prunekd.report.style import PHASE_ROLES, arm_role, sorted_phases
+from prunekd.report.style import arm_role, phase_role, sorted_phases
 from prunekd.report.views import VIEWS, View, bars, lines, policy_rank, top1_percent, with_costs
 from prunekd.report.wording import arm_title, number, plural, runs_until, series_title
 
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon")
-_BAR_PIXELS, _LEDGER_MARGIN = 19, 92
+_BAR_PIXELS, _LEDGER_MARGIN = 19, 56
 
 Plot = dict[str, Any]
 
 
 def plot(name: str, summary: Summary, picture: Picture) -> Plot:
-    """`data` and `layout` of one figure; `height` in pixels where it depends on the data."""
+    """`data` and `layout` of one figure; `height` in pixels if the data decide it; `legend` if it has one."""
     if name == "ledger":
         return _ledger(summary)
     if name == "epochs":
@@ -58,8 +59,9 @@ def _view(view: View, summary: Summary, picture: Picture) -> Plot:
     layout = _layout(view.x_label, view.y_label, picture, view.log)
     if view.over_keep:
         layout["xaxis"] |= {"tickvals": list(summary.keeps), "ticktext": [f"{keep:g}" for keep in summary.keeps]}
+    if view.unit:
+        layout["yaxis"] |= {"ticktext": [f"{text}{view.unit}" for text in layout["yaxis"]["ticktext"]]}
     if "y" in view.log:
-        layout["yaxis"] |= {"ticksuffix": "x"}
         layout["shapes"] = [_level(1)]
     return {"data": data, "layout": layout}
 
@@ -151,14 +153,15 @@ def _ledger(summary: Summary) -> Plot:
                     "hovertext": text,
                     "hoverinfo": "text",
                     "textposition": "none",
-                    "marker": {"color": f"var(--{PHASE_ROLES.get(phase, 'p4')})"},
+                    "marker": {"color": f"var(--{phase_role(phase)})"},
                 }
             )
-    layout = _axes("seconds per run (mean over seeds)", "")
-    layout |= {"barmode": "stack", "bargap": 0.28, "showlegend": True, "margin": {"l": 8, "r": 8, "t": 8, "b": 40}}
-    layout["legend"] = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "traceorder": "normal"}
+    layout = _axes("seconds per run", "")
+    layout["yaxis"] |= {"tickfont": {"size": 11}}
+    layout |= {"barmode": "stack", "bargap": 0.28, "margin": {"l": 8, "r": 8, "t": 8, "b": 40}}
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False, "automargin": True, "ticks": ""}
-    return {"data": data, "layout": layout, "height": _LEDGER_MARGIN + _BAR_PIXELS * max(4, len(groups))}
+    height = _LEDGER_MARGIN + _BAR_PIXELS * max(4, len(groups))
+    return {"data": data, "layout": layout, "height": height, "legend": True}
 
 
 def _reference(
@@ -179,7 +182,9 @@ def _layout(x_label: str, y_label: str, picture: Picture, log: str) -> Plot:
     for letter, limits in (("x", picture.x_limits), ("y", picture.y_limits)):
         if letter in log:
             low, high = (math.log10(limit) for limit in limits)
-            layout[f"{letter}axis"] |= {"type": "log", "range": [low, high], "dtick": "D2" if high - low < 2 else 1}
+            ticks = log_ticks(*limits)
+            layout[f"{letter}axis"] |= {"type": "log", "range": [low, high], "tickvals": ticks}
+            layout[f"{letter}axis"] |= {"ticktext": [f"{tick:,.6g}" for tick in ticks]}
         else:
             layout[f"{letter}axis"] |= {"range": list(limits)}
     return layout

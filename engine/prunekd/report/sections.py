@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from prunekd.report.aggregate import Group, Summary
-from prunekd.report.claims import FAILED, HELD, check_claims
+from prunekd.report.claims import FAILED, HELD, UNCLEAR, UNTESTED, check_claims
 from prunekd.report.controls import Fit
 from prunekd.report.results import timing_note
 from prunekd.report.style import sorted_phases
@@ -16,6 +16,7 @@ from prunekd.report.wording import DASH, arm_title, factor, number, percent, plu
 POINT_COLUMNS = (
     "arm", "keep", "seen", "epochs", "top-1 % (seeds)", "best top-1 %", "training s, median", "epoch s, median (IQR)",
     "one-off s", "speed-up", "ideal", "with one-off costs", "vs plain at 1", "vs KD at 1", "pays back after",
+    "vs plain pays back after",
     "waiting", "images/s", "bytes read / payload",
 )  # fmt: skip
 
@@ -49,7 +50,7 @@ def claims(summary: Summary) -> str:
     found = check_claims(summary)
     rows = [(claim.paper, claim.text, claim.measured, claim.verdict) for claim in found]
     html = table(("paper", "claims", "measured here", "verdict"), rows, "words")
-    for verdict, kind in ((HELD, "held"), (FAILED, "failed")):
+    for verdict, kind in ((HELD, "held"), (FAILED, "failed"), (UNCLEAR, "unclear"), (UNTESTED, "unclear")):
         html = html.replace(f"<td>{verdict}</td>", f'<td class="{kind}">{verdict}</td>')
     return html + note(
         "A difference in accuracy counts only beyond the standard deviation over seeds of that difference; with one "
@@ -77,6 +78,7 @@ def point_row(group: Group) -> list[str]:
         factor(group.speedup_vs_plain),
         factor(group.speedup_vs_kd),
         runs_until(group.break_even_arm),
+        runs_until(group.break_even_plain),
         DASH if group.data_wait_share is None else f"{100 * group.data_wait_share.mean:.1f} %",
         DASH if group.images_per_second is None else number(group.images_per_second.mean),
         DASH if group.read_amplification is None else f"{group.read_amplification.mean:.3f}",
@@ -94,7 +96,7 @@ def definitions(summary: Summary) -> str:
         "With one-off costs, vs plain at 1, vs KD at 1: the same ratio of total seconds, training plus all one-off "
         "costs each side needs.",
         f"One-off costs of the sweep: {costs}; soft labels are counted for the kept samples alone. Pays back after: "
-        "runs until what was done once beyond the full run's own is saved again.",
+        "runs until what was done once beyond the own needs of the full run (of the plain full run) is saved again.",
     ]
     return "".join(map(note, lines))
 

@@ -9,12 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from prunekd.common.ledger import PHASES
+
 ARM_ROLES = {
     "plain": 0, "kd": 1, "equal_time": 2, "medium": 3, "infobatch": 4, "random": 5, "rs2": 6, "kd_cached": 7,
 }  # fmt: skip
-PHASE_ORDER = (
-    "convert", "teacher", "score", "select", "labels", "setup", "data_wait", "step", "eval", "checkpoint", "other",
-)  # fmt: skip
 
 LIGHT = {
     "ink": "#1b1f24",
@@ -30,13 +29,19 @@ LIGHT = {
     "s6": "#b3261e",
     "s7": "#5d5bd0",
     "p0": "#0067a8",
-    "p1": "#d98a00",
+    "p1": "#e09a1a",
     "p2": "#00825f",
     "p3": "#b8568f",
     "p4": "#8d97a3",
-    "p5": "#c25400",
-    "p6": "#6cb8e6",
-    "p7": "#bfa900",
+    "p5": "#6cb8e6",
+    "p6": "#5d5bd0",
+    "p7": "#b9c0c8",
+    "p8": "#c25400",
+    "p9": "#a08a00",
+    "p10": "#7b2f8c",
+    "p11": "#d9705a",
+    "p12": "#6f4e37",
+    "p13": "#b59a7a",
 }
 DARK = {
     "ink": "#e8ebee",
@@ -52,19 +57,25 @@ DARK = {
     "s6": "#ff8b80",
     "s7": "#aaa8ff",
     "p0": "#3f9bd8",
-    "p1": "#e8a83a",
+    "p1": "#efb04a",
     "p2": "#2fb588",
     "p3": "#d182b4",
     "p4": "#76808b",
-    "p5": "#ee8447",
-    "p6": "#a5d8f5",
-    "p7": "#d8c24a",
+    "p5": "#a5d8f5",
+    "p6": "#9a98f5",
+    "p7": "#59636e",
+    "p8": "#ee8447",
+    "p9": "#d8c24a",
+    "p10": "#b67ac6",
+    "p11": "#f0a08f",
+    "p12": "#a5805f",
+    "p13": "#d6c0a4",
 }
-# which colour a ledger phase has; the rest take turns
-PHASE_ROLES = {
-    "step": "p0", "data_wait": "p1", "eval": "p2", "checkpoint": "p3", "other": "p4", "setup": "p6",
-    "score": "p5", "teacher": "p7", "select": "p3", "labels": "p2", "convert": "p6",
-}  # fmt: skip
+# the phases in the order of their colours p0, p1, ...
+_PHASES = (
+    "step", "data_wait", "eval", "checkpoint", "other", "setup", "compile", "imports", "score", "teacher", "select",
+    "labels", "convert", "compact",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +93,12 @@ class Palette:
 
     def phase(self, phase: str) -> str:
         """The colour of a ledger phase."""
-        return self[PHASE_ROLES.get(phase, "p4")]
+        return self[phase_role(phase)]
+
+
+def phase_role(phase: str) -> str:
+    """The role of a ledger phase's colour; one that is not known looks like `other`."""
+    return f"p{_PHASES.index(phase if phase in _PHASES else 'other')}"
 
 
 def arm_role(arm: str, arms: Sequence[str]) -> str:
@@ -113,5 +129,5 @@ def css_variables(colours: Mapping[str, str]) -> str:
 
 def sorted_phases(phases: Sequence[str]) -> list[str]:
     """The ledger's order, then unknown ones by name."""
-    order = {name: at for at, name in enumerate(PHASE_ORDER)}
+    order = {name: at for at, name in enumerate(PHASES)}
     return sorted(dict.fromkeys(phases), key=lambda name: (order.get(name, len(order)), name))

@@ -1,5 +1,6 @@
 """What each figure shows, once for the drawn and the interactive version."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ class View:
         over_keep: x is the keep ratio, with ticks where it was measured.
         ideal: draws 1/r and the break-even line at 1.
         front: draws the Pareto front.
+        unit: follows the numbers of a logarithmic y axis.
         legend: where the drawn version has its legend.
     """
 
@@ -33,6 +35,7 @@ class View:
     over_keep: bool = False
     ideal: bool = False
     front: bool = False
+    unit: str = ""
     legend: str = "best"
 
 
@@ -44,6 +47,12 @@ def place(group: Group) -> float:
 def top1_percent(group: Group) -> Stat | None:
     """Final top-1 in percent."""
     return group.top1 and group.top1.scaled(100)
+
+
+def payback(group: Group) -> Stat | None:
+    """Runs until one-off costs are saved again; None if never, or if there are none."""
+    runs = group.break_even_arm
+    return None if runs is None or runs == math.inf else Stat(runs, None, len(group.runs))
 
 
 _KEEP = "keep ratio r (log scale)"
@@ -72,7 +81,21 @@ VIEWS: dict[str, View] = {
         log="xy",
         over_keep=True,
         ideal=True,
+        unit="x",
         legend="upper right",
+    ),
+    "break_even": View(
+        title="Break-even",
+        caption="Runs until scoring, soft labels, compaction and whatever else was done once are paid for by the time "
+        "a run saves against the same kind of run on all data. Below 1, the first run already pays; what never pays "
+        "has no point here, and the tables say never.",
+        x=place,
+        y=payback,
+        x_label=_KEEP,
+        y_label="runs until costs are saved",
+        log="xy",
+        over_keep=True,
+        legend="upper left",
     ),
     "time": View(
         title="Accuracy against wall-clock",
@@ -97,6 +120,7 @@ VIEWS: dict[str, View] = {
         log="xy",
         over_keep=True,
         ideal=True,
+        unit="x",
         legend="upper right",
     ),
     "reads": View(

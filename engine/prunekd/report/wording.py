@@ -61,4 +61,4 @@ def runs_until(count: float | None) -> str:
     """Break-even as words; None is nothing to pay back."""
     if count is None:
         return DASH
-    return "never" if count == math.inf else plural(int(count), "run")
+    return "never" if count == math.inf else plural(math.ceil(count), "run")

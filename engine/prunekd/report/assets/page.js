@@ -21,6 +21,19 @@
     return !series || ![].concat(series).every((name) => hidden.has(name));
   }
 
+  function legend(plot) {
+    const list = document.createElement("div");
+    list.className = "legend";
+    for (const trace of plot.data) {
+      const swatch = document.createElement("i");
+      swatch.style.background = trace.marker.color;
+      const entry = document.createElement("span");
+      entry.append(swatch, trace.name);
+      list.append(entry);
+    }
+    return list;
+  }
+
   function draw(plot) {
     const style = getComputedStyle(document.documentElement);
     const figure = document.getElementById(plot.id);
@@ -29,6 +42,7 @@
     if (plot.height) chart.style.height = `${plot.height}px`;
     else chart.style.aspectRatio = "4.5 / 3.3";
     chart.hidden = false;
+    if (plot.legend && !figure.querySelector(".legend")) chart.before(legend(plot));
     still.style.display = "none";
     const data = coloured(plot.data, style).map((trace) => ({ ...trace, visible: shown(trace) }));
     const layout = { ...coloured(plot.layout, style), autosize: true, dragmode: fine ? "zoom" : false };
