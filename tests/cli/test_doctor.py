@@ -75,3 +75,14 @@ def test_a_kernel_that_runs_with_a_note_is_available(monkeypatch: pytest.MonkeyP
     assert examined()["kernels: triton"] == {
         "name": "kernels: triton", "found": True, "detail": "available (interpreter)", "remedy": ""
     }  # fmt: skip
+
+
+def test_what_is_needed_decides_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    assert CliRunner().invoke(main, ["doctor", "--need", "torch", "--need", "JPEG decoder"]).exit_code == 0
+    lacking = CliRunner().invoke(main, ["doctor", "--need", "torch", "--need", "DALI"])
+    assert lacking.exit_code == 1
+    assert "needed and missing: DALI (" in lacking.stderr
+    unknown = CliRunner().invoke(main, ["doctor", "--need", "dali"])
+    assert unknown.exit_code == 2
+    assert "doctor looks at" in unknown.stderr

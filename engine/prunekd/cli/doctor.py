@@ -29,13 +29,15 @@ class Finding:
 
 
 @click.command("doctor")
+@click.option("--need", "needed", multiple=True, metavar="NAME", help="Fail if this is missing (repeat it).")
 @JSON
-def command(as_json: bool) -> None:
+def command(needed: tuple[str, ...], as_json: bool) -> None:
     """List what prunekd finds on this machine, and the command that installs what is missing.
 
     \b
     Example:
       prunekd doctor
+      prunekd doctor --need GPU --need DALI
     """
     findings = examine()
     lines = []
@@ -44,6 +46,13 @@ def command(as_json: bool) -> None:
         if item.remedy:
             lines.append(f"{'':9}{'':<20} install: {item.remedy}")
     emit([asdict(item) for item in findings], as_json, "\n".join(lines))
+    state = {item.name: item for item in findings}
+    unknown = [name for name in needed if name not in state]
+    if unknown:
+        raise ValueError(f"--need {unknown[0]}: doctor looks at {', '.join(state)}")
+    missing = [f"{name} ({state[name].detail})" for name in needed if not state[name].found]
+    if missing:
+        raise RuntimeError(f"needed and missing: {'; '.join(missing)}")
 
 
 def examine() -> list[Finding]:
