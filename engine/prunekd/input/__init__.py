@@ -1,6 +1,7 @@
 """From a store to batches: plan, views, readers."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -46,8 +47,10 @@ def _on_demand(module: str, reader: str, extra: str) -> Callable[..., Reader]:
 
 READERS: dict[str, Callable[..., Reader]] = {
     "native": NativeReader,
+    "native-scaled": partial(NativeReader, scaled=True),
     "torch": TorchReader,
     "ffcv": _on_demand("prunekd.input.ffcv_reader", "FfcvReader", "ffcv"),
+    "dali": _on_demand("prunekd.input.dali_reader", "DaliReader", "dali"),
 }
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from prunekd.input.batch import Batch, make_batch
-from prunekd.input.decode import read_view
+from prunekd.input.decode import ViewDecoder
 from prunekd.input.plan import BatchPlan, EpochPlan
 from prunekd.input.random import REPLACE, random_keys
 from prunekd.store.index import Payloads, Split
@@ -46,7 +46,7 @@ class Faults:
         self.on_error = on_error
         self.counts = {"replaced": 0, "skipped": 0}
         self.seen: dict[int, str] = {}
-        self._split, self._payloads = split, payloads
+        self._split, self._decoder = split, ViewDecoder(split, payloads)
 
     def __repr__(self) -> str:
         return f"Faults({self.on_error!r}, {self.counts})"
@@ -107,7 +107,7 @@ class Faults:
         for position in self._candidates(plan, failed):
             one = plan.candidate(position)
             try:
-                read_view(self._split, self._payloads, int(one.rows[0]), one.boxes[0], bool(one.flips[0]), out)
+                self._decoder.read(int(one.rows[0]), one.boxes[0].tolist(), bool(one.flips[0]), out)
             except (ValueError, OSError) as error:
                 self.seen[int(one.ids[0])] = str(error)
             else:

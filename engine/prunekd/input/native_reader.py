@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prunekd.common.machine import available_cores
 from prunekd.input.batch import Batch
-from prunekd.input.decode import read_view
+from prunekd.input.decode import ViewDecoder
 from prunekd.input.faults import Faults
 from prunekd.input.plan import BatchPlan, EpochPlan
 from prunekd.store.index import Split, Store
@@ -33,16 +33,25 @@ class NativeReader:
     Args:
         workers: decoding threads; None for one per core this process may use.
         on_error: what happens with a corrupt sample, see Faults.
+        scaled: decode at reduced scale where a view is far smaller than its box, see ViewDecoder. Registered as
+            `native-scaled`; without it pixels are torchvision's.
     """
 
     name = "native"
 
     def __init__(
-        self, store: Store, split: str, workers: int | None = None, pin: bool = False, on_error: str = "raise"
+        self,
+        store: Store,
+        split: str,
+        workers: int | None = None,
+        pin: bool = False,
+        on_error: str = "raise",
+        scaled: bool = False,
     ) -> None:
         self._split: Split = store.split(split)
         self._payloads = self._split.payloads()
         self.faults = Faults(self._split, self._payloads, on_error)
+        self._decoder = ViewDecoder(self._split, self._payloads, scaled)
         self._workers = workers or available_cores()
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="prunekd-decode")
         self._pin = pin
@@ -52,7 +61,7 @@ class NativeReader:
         self.payload_bytes = 0
 
     def __repr__(self) -> str:
-        return f"NativeReader({self._split!r}, {self._workers} threads)"
+        return f"NativeReader({self._split!r}, {self._workers} threads, {self._decoder.description})"
 
     def epoch(self, plan: EpochPlan) -> Iterator[Batch]:
         """See Reader.
@@ -120,7 +129,7 @@ class NativeReader:
         rows, boxes, flips = batch.rows[part].tolist(), batch.boxes[part].tolist(), batch.flips[part].tolist()
         for k, row, box, flip in zip(range(part.start, part.stop), rows, boxes, flips, strict=True):
             try:
-                read += read_view(self._split, self._payloads, row, box, flip, out[k])
+                read += self._decoder.read(row, box, flip, out[k])
             except (ValueError, OSError) as error:
                 failures[k] = str(error)
         return read, failures
