@@ -20,7 +20,7 @@ LISTED = 10  # quarantined inputs named on the screen; store.json lists all
     "kind",
     default="auto",
     show_default=True,
-    help="What SOURCE is: arrays, ilsvrc or imagefolder; auto finds out and says so.",
+    help="What SOURCE is: arrays, cifar, ilsvrc, imagefolder, parquet or webdataset; auto finds out and says so.",
 )
 @click.option("--max-side", default=1024, show_default=True, help="Shrink larger images to this side; 0: never.")
 @click.option(
@@ -59,7 +59,7 @@ def command(
     from prunekd.store.sources import open_source, recognise_source
 
     started = time.perf_counter()
-    if kind == "auto" and source.exists():
+    if kind == "auto":
         kind, reason = recognise_source(source.absolute())
         say(f"{source} is read as {kind} ({reason}); --source says otherwise")
     opened = open_source(source, kind, val_fraction)

@@ -99,6 +99,11 @@ def recognise(path: Path) -> str:
     return "a folder" if path.is_dir() else ""
 
 
+def has_class_folders(path: Path) -> bool:
+    """Whether there are folders in `train` of a folder, so that files beside it cannot be what is meant."""
+    return any(inner.is_dir() and not inner.name.startswith(".") for inner in path.glob("train/*"))
+
+
 def _split_folders(root: Path) -> dict[str, Path]:
     if (root / "train").is_dir():
         folders = {"train": root / "train"}

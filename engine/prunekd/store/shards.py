@@ -39,7 +39,7 @@ def find_shards(path: Path, suffix: str) -> tuple[Path, list[Path]]:
         return path.parent, [path]
     if path.is_dir():
         below = (file for file in path.rglob(f"*{suffix}") if file.is_file())
-        shards = [file for file in below if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+        shards = [file for file in below if not _hidden(file.relative_to(path))]
         root = path
     else:
         root = Path(_PATTERN.split(str(path))[0] + "x").parent  # what stands before the first sign of a pattern
@@ -47,6 +47,20 @@ def find_shards(path: Path, suffix: str) -> tuple[Path, list[Path]]:
     if not shards:
         raise ValueError(f"{path} holds no files *{suffix}")
     return root, sorted(shards)
+
+
+def first_shard(folder: Path, suffix: str) -> Path | None:
+    """The first of the shards in a folder or at most two folders below it, relative to it; None if there is none."""
+    for depth in ("", "*/", "*/*/"):
+        below = sorted(file.relative_to(folder) for file in folder.glob(f"{depth}*{suffix}") if file.is_file())
+        visible = [file for file in below if not _hidden(file)]
+        if visible:
+            return visible[0]
+    return None
+
+
+def _hidden(relative: Path) -> bool:
+    return any(part.startswith(".") for part in relative.parts)
 
 
 def by_split(root: Path, shards: Sequence[Path], ignored: Counter[str]) -> dict[str, list[Path]]:

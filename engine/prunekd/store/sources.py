@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from prunekd.common.registry import unknown
-from prunekd.store import arrays, ilsvrc, imagefolder
+from prunekd.store import arrays, cifar, ilsvrc, imagefolder, parquet, webdataset
 from prunekd.store.arrays import Arrays
 from prunekd.store.imagefolder import ImageFolder
 from prunekd.store.shards import is_pattern
@@ -78,6 +78,15 @@ SOURCES = {
     "ilsvrc": SourceKind(
         open=ilsvrc.open_ilsvrc, recognise=ilsvrc.recognise, layout=f"a folder with {ilsvrc.TRAIN_TAR}"
     ),
+    "cifar": SourceKind(open=cifar.Cifar, recognise=cifar.recognise, layout=" or ".join(cifar.LAYOUTS)),
+    "webdataset": SourceKind(
+        open=webdataset.open_webdataset,
+        recognise=webdataset.recognise,
+        layout="NAME.tar, a folder or a pattern of them",
+    ),
+    "parquet": SourceKind(
+        open=parquet.ParquetImages, recognise=parquet.recognise, layout="NAME.parquet, a folder or a pattern of them"
+    ),
     "imagefolder": SourceKind(open=ImageFolder, recognise=imagefolder.recognise, layout="train/CLASS/* or CLASS/*"),
 }
 
@@ -95,11 +104,12 @@ def open_source(path: str | Path, kind: str = "auto", val_fraction: float = 0.0)
             validation split already.
     """
     path = Path(path).absolute()
-    if kind != "auto" and kind not in SOURCES:
+    _check_there(path)
+    if kind == "auto":
+        kind, _ = recognise_source(path)
+    elif kind not in SOURCES:
         raise unknown("kind of source", kind, ("auto", *SOURCES))
-    if not path.exists() and not is_pattern(path):
-        raise ValueError(f"the source {path} does not exist")
-    source = SOURCES[recognise_source(path)[0] if kind == "auto" else kind].open(path)
+    source = SOURCES[kind].open(path)
     return hold_out(source, val_fraction) if val_fraction else source
 
 
@@ -109,11 +119,17 @@ def recognise_source(path: Path) -> tuple[str, str]:
     Raises:
         ValueError: it is none; the message lists what can be read.
     """
+    _check_there(path)
     for name, kind in SOURCES.items():
         if reason := kind.recognise(path):
             return name, reason
     layouts = "; ".join(f"{name} ({kind.layout})" for name, kind in SOURCES.items())
     raise ValueError(f"{path} is no source that can be read: {layouts}")
+
+
+def _check_there(path: Path) -> None:
+    if not path.exists() and not is_pattern(path):
+        raise ValueError(f"the source {path} does not exist")
 
 
 def reopen_source(description: dict[str, Any]) -> Source:

@@ -23,13 +23,20 @@ class Member:
     Attributes:
         name: without a leading `./`; may be any text.
         offset, size: where its bytes lie in the file, in bytes.
-        problem: why it is not to be read; empty for an ordinary file with a harmless name.
+        unreadable: why there are no bytes of its own to read; empty for an ordinary file.
     """
 
     name: str
     offset: int
     size: int
-    problem: str = ""
+    unreadable: str = ""
+
+    @property
+    def problem(self) -> str:
+        """Why it is not to be taken; empty for an ordinary file with a harmless name."""
+        if not self.unreadable and (self.name.startswith("/") or ".." in self.name.split("/")):
+            return f"the name {self.name!r} leads out of the archive"
+        return self.unreadable
 
 
 def members(path: Path, start: int = 0, stop: int | None = None) -> Iterator[Member]:
@@ -80,7 +87,7 @@ def _members(descriptor: int, path: Path, start: int, stop: int) -> Iterator[Mem
         sparse = any(word.startswith("GNU.sparse") for word in extension)
         extension = {}
         if not info.isdir() and not name.endswith("/"):
-            yield Member(name=name, offset=offset, size=size, problem=_problem(name, info, sparse))
+            yield Member(name=name, offset=offset, size=size, unreadable=_unreadable(info, sparse))
 
 
 def _header(block: bytes, path: Path, position: int, start: int) -> tarfile.TarInfo | None:
@@ -121,13 +128,11 @@ def _extension(kind: bytes, body: bytes) -> dict[str, str]:
     return found
 
 
-def _problem(name: str, info: tarfile.TarInfo, sparse: bool) -> str:
+def _unreadable(info: tarfile.TarInfo, sparse: bool) -> str:
     if info.type in _LINKS:
         return "a link in an archive is not followed"
     if not info.isreg() or sparse or info.type == tarfile.GNUTYPE_SPARSE:
         return "not a regular file"
-    if name.startswith("/") or ".." in name.split("/"):
-        return f"the name {name!r} leads out of the archive"
     return ""
 
 

@@ -1,0 +1,85 @@
+"""A conversion killed at any moment goes on to the same bytes, from every kind of source."""
+
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from prunekd.store.convert import ConvertSettings, convert
+from prunekd.store.sources import SOURCES, open_source
+from store.datasets import cifar_folder, hugging_face, ilsvrc_archives, image_folder, webdataset_shards
+from support import write_arrays
+
+COUNT = 40
+SLOW_CONVERT = """
+import sys, time
+from prunekd.store.convert import ConvertSettings, convert
+from prunekd.store.sources import open_source
+def slowly(done, total, quarantined):
+    print(done, flush=True)
+    time.sleep(0.004)
+convert(open_source(sys.argv[1]), sys.argv[2], ConvertSettings(chunk_size=4), slowly)
+"""
+
+
+def cifar(folder: Path, target: Path) -> Path:
+    cifar_folder(target, hundred=True, python=True, count=COUNT)
+    return target
+
+
+MAKERS: dict[str, Callable[[Path, Path], Path]] = {
+    "arrays": lambda folder, target: write_arrays(target.with_suffix(".npz"), train=COUNT, val=COUNT),
+    "ilsvrc": ilsvrc_archives,
+    "cifar": cifar,
+    "webdataset": webdataset_shards,
+    "parquet": hugging_face,
+    "imagefolder": lambda folder, target: folder,
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_a_conversion_killed_twice_ends_in_the_same_files(tmp_path: Path, kind: str) -> None:
+    chance = random.Random()
+    path = MAKERS[kind](image_folder(tmp_path / "folder", count=COUNT), tmp_path / "made")
+    whole = convert(open_source(path, kind), tmp_path / "whole", ConvertSettings(chunk_size=4))
+    points = [chance.randrange(1, COUNT), chance.randrange(COUNT, 2 * COUNT - 1)]
+    for point in points:
+        with subprocess.Popen(
+            [sys.executable, "-c", SLOW_CONVERT, str(path), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if int(line) >= point:
+                    process.send_signal(signal.SIGKILL)
+                    break
+            process.wait()
+        assert process.returncode == -signal.SIGKILL, points
+        assert not (tmp_path / "store").exists()
+    told: list[str] = []
+    resumed = convert(open_source(path), tmp_path / "store", ConvertSettings(chunk_size=4), notice=told.append)
+    assert "resuming" in told[0], points
+    assert resumed.fingerprint == whole.fingerprint, points
+    for name in ("train.beton", "val.beton", "train.index.parquet"):
+        assert (tmp_path / "store" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), points
+
+
+@pytest.mark.parametrize("kind", ["ilsvrc", "webdataset", "parquet", "cifar"])
+def test_a_source_that_changed_in_between_is_converted_from_the_start(tmp_path: Path, kind: str) -> None:
+    path = MAKERS[kind](image_folder(tmp_path / "folder", count=COUNT), tmp_path / "made")
+
+    def stop(done: int, total: int, quarantined: int) -> None:
+        if done > COUNT:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(open_source(path), tmp_path / "store", ConvertSettings(chunk_size=4), stop)
+    for file in path.rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes())  # the same bytes, at another time
+    told: list[str] = []
+    convert(open_source(path), tmp_path / "store", ConvertSettings(chunk_size=4), notice=told.append)
+    assert told == ["starting over: the input files of train changed since the interrupted conversion"]
