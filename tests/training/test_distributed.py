@@ -88,6 +88,12 @@ def test_processes_train_the_same_run_as_one(
     for name in ("aum", "dual"):
         np.testing.assert_allclose(several.columns[name], one.columns[name], rtol=1e-2, atol=1e-3, err_msg=name)
     assert (several.columns["forgetting"] == one.columns["forgetting"]).mean() > 0.95  # a margin of 0 may tip over
+    ledger = read_json(out / "result.json")["ledger"]
+    assert len(ledger["ranks"]) == processes
+    walls = [sum(seconds.values()) for seconds in ledger["ranks"]]
+    assert walls[0] == pytest.approx(ledger["wall_seconds"], rel=0.01)
+    assert sum(ledger["critical_path"].values()) == pytest.approx(max(walls))
+    assert "ranks" not in read_json(alone / "result.json")["ledger"]
 
 
 def test_processes_agree_on_dynamic_subsets_and_go_on_together(script: Path, tiny_store: Store, tmp_path: Path) -> None:

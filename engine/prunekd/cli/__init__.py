@@ -5,11 +5,15 @@ traceback.
 """
 
 import sys
+import time
+from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 import click
 
 from prunekd import __version__
+from prunekd.common.ledger import process_age
 
 VERBS = {
     "convert": "Convert an image dataset into a store.",
@@ -29,6 +33,14 @@ VERBS = {
 
 class Verbs(click.Group):
     """A group whose commands are imported when asked for, so that `--help` does not load torch."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> Any:
+        """Run the command line `args`, the process's own without; verbs get the moment it began as `ctx.obj`.
+
+        That moment, on the clock of time.perf_counter, is the process's start if this is what the process is for.
+        """
+        age = process_age() if args is None else 0.0
+        return super().main(args, *rest, obj=time.perf_counter() - age, **more)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)

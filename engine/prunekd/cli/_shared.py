@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from prunekd.common.ledger import Ledger
 
 STORE = click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -25,6 +28,15 @@ def say(line: str) -> None:
 def emit(value: Any, as_json: bool, text: str) -> None:
     """Print a result to stdout, as JSON or as text."""
     click.echo(json.dumps(value, indent=2) if as_json else text)
+
+
+@contextmanager
+def booked_from(began: float) -> Iterator[Ledger]:
+    """A ledger of everything since `began` (perf_counter): imports up to now, `other` for what nobody claims."""
+    ledger = Ledger()
+    ledger.add("imports", time.perf_counter() - began)
+    with ledger.phase("other"):
+        yield ledger
 
 
 @contextmanager

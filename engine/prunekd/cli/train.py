@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, emit, progress_bar, say, training_text
+from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, booked_from, emit, progress_bar, say, training_text
 from prunekd.cli._teacher import TEACHER_HELP, open_teacher_with, teacher_options
 
 
@@ -43,7 +43,8 @@ from prunekd.cli._teacher import TEACHER_HELP, open_teacher_with, teacher_option
 @DEVICE
 @WORKERS
 @JSON
-def command(**options: Any) -> None:
+@click.pass_obj
+def command(began: float, **options: Any) -> None:
     """Train a student on STORE, with or without a teacher.
 
     Without --teacher or --labels the student learns from the classes alone; that is also how a teacher is made.
@@ -55,8 +56,8 @@ def command(**options: Any) -> None:
     """
     from prunekd.training import open_world
 
-    with open_world(options["device"]) as world:
-        result = _train(world, **options)
+    with booked_from(began) as ledger, open_world(options["device"]) as world:
+        result = _train(world, ledger, **options)
     if world.is_main:
         top1 = "not measured (no validation split)" if result["top1"] is None else f"{result['top1']:.2%}"
         text = (
@@ -67,7 +68,7 @@ def command(**options: Any) -> None:
         emit(result, options["as_json"], text)
 
 
-def _train(world: Any, **options: Any) -> dict[str, Any]:
+def _train(world: Any, ledger: Any, **options: Any) -> dict[str, Any]:
     from prunekd.common.files import read_json
     from prunekd.pruning.subset import read_subset
     from prunekd.store.index import open_store
@@ -103,7 +104,7 @@ def _train(world: Any, **options: Any) -> dict[str, Any]:
         say(f"{spec.kept} of {spec.total} samples (keep {spec.keep:g}), {recipe.epochs} epochs, {recipe.model.name}")
         say(f"objective: {spec.objective(world.device)!r}, alpha from {reason}")
     description = options["out"].name
-    trainer = Trainer(spec, world, resume=options["resume"], say=say)
+    trainer = Trainer(spec, world, resume=options["resume"], ledger=ledger, say=say)
     if not world.is_main:
         return trainer.fit()
     with progress_bar(trainer.total_steps, description) as update:

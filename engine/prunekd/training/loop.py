@@ -45,6 +45,7 @@ class Trainer:
         world: the processes that train together.
         resume: None starts a new run, `auto` goes on from the newest checkpoint if there is one, a path from that.
         readers: open readers to share with other runs; None opens the run's own and closes them with it.
+        ledger: where to book, if not in one that begins here.
         say: called with one line about what was chosen and why.
 
     Raises:
@@ -58,11 +59,12 @@ class Trainer:
         *,
         resume: str | None = None,
         readers: Readers | None = None,
+        ledger: Ledger | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.spec = spec
         self.world = world
-        self.ledger = Ledger()
+        self.ledger = ledger or Ledger()
         self.epoch = 0
         self.global_step = 0
         self.epochs: list[dict[str, Any]] = []
@@ -196,7 +198,7 @@ class Trainer:
 
     def finish(self) -> dict[str, Any]:
         """Write model.safetensors and result.json (and the tracked scores), close everything, return the result."""
-        result = summarize(self.spec, self.epochs, self.ledger)
+        result = summarize(self.spec, self.epochs, self.ledger, self.world)
         if self.world.is_main:
             save_student(self.spec, self.learner.best_model, "model.safetensors")
             if self.samples and self.samples.tracker:

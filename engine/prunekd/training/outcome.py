@@ -3,13 +3,15 @@
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
-from prunekd.common.ledger import Ledger
+from prunekd.common.ledger import PHASES, Ledger, critical_path
 from prunekd.models import ModelCard, save_trained
 from prunekd.pruning.dynamics import Tracker, tracked_scores
 from prunekd.pruning.parquet import made_for
 from prunekd.pruning.scores import write_scores
+from prunekd.training.distributed import World
 from prunekd.training.run import RunSpec
 
 
@@ -42,8 +44,12 @@ def save_tracked(spec: RunSpec, ids: np.ndarray, tracker: Tracker) -> None:
     write_scores(spec.out / "scores.parquet", scores)
 
 
-def summarize(spec: RunSpec, epochs: list[dict[str, Any]], ledger: Ledger) -> dict[str, Any]:
-    """Contents of result.json from a finished run's epoch records and ledger. Accuracies are in [0, 1]."""
+def summarize(spec: RunSpec, epochs: list[dict[str, Any]], ledger: Ledger, world: World) -> dict[str, Any]:
+    """Contents of result.json from a finished run's epoch records and ledger; a collective call.
+
+    Accuracies are in [0, 1]. The ledger is the main process's; with several processes it also has the seconds of
+    each (`ranks`; before a resumption the main one's) and their `critical_path`.
+    """
     settings, _ = spec.objective_settings()
     evaluated = [record["val_top1"] for record in epochs if "val_top1" in record]
     wait, train = ledger.get("data_wait"), ledger.get("data_wait", "step")
@@ -73,5 +79,14 @@ def summarize(spec: RunSpec, epochs: list[dict[str, Any]], ledger: Ledger) -> di
         "skipped": ledger.counters.get("skipped", 0),
         "alpha": settings.alpha if spec.distils else None,
         "temperature": settings.temperature if spec.distils else None,
-        "ledger": ledger.to_dict(),
+        "ledger": {**ledger.to_dict(), **_ledger_of_all(ledger, world)},
     }
+
+
+def _ledger_of_all(ledger: Ledger, world: World) -> dict[str, Any]:
+    if world.size == 1:
+        return {}
+    mine = torch.tensor([ledger.get(name) for name in PHASES], dtype=torch.float64)
+    ranks = [dict(zip(PHASES, seconds.tolist(), strict=True)) for seconds in world.gather(mine)]
+    ranks = [{name: value for name, value in seconds.items() if value} for seconds in ranks]
+    return {"ranks": ranks, "critical_path": critical_path(ranks)}
