@@ -10,6 +10,7 @@ row are packed while the row itself is aligned; `alloc_table_ptr == 0` marks a f
 """
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,21 +99,16 @@ def read_header(path: Path) -> Header:
     Raises:
         ValueError: not a `.beton` file of version 2, unfinished, damaged, or with a field type unknown here.
     """
-    try:
-        file_size = os.stat(path).st_size
-        with open(path, "rb") as file:
-            head = file.read(HEADER.itemsize)
-            if len(head) < HEADER.itemsize:
-                raise ValueError(f"{path} is not a .beton file: {file_size} bytes are too few")
-            header = np.frombuffer(head, HEADER)[0]
-            version, num_fields = int(header["version"]), int(header["num_fields"])
-            if version != VERSION or num_fields == 0 or metadata_ptr(num_fields) > file_size:
-                raise ValueError(f"{path} is not a .beton file of version {VERSION} (its header says {version})")
-            descriptors = np.frombuffer(file.read(num_fields * DESCRIPTOR.itemsize), DESCRIPTOR)
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist") from None
-    except IsADirectoryError:
-        raise ValueError(f"{path} is a folder, not a .beton file") from None
+    file_size = regular_size(path)
+    with open(path, "rb") as file:
+        head = file.read(HEADER.itemsize)
+        if len(head) < HEADER.itemsize:
+            raise ValueError(f"{path} is not a .beton file: {file_size} bytes are too few")
+        header = np.frombuffer(head, HEADER)[0]
+        version, num_fields = int(header["version"]), int(header["num_fields"])
+        if version != VERSION or num_fields == 0 or metadata_ptr(num_fields) > file_size:
+            raise ValueError(f"{path} is not a .beton file of version {VERSION} (its header says {version})")
+        descriptors = np.frombuffer(file.read(num_fields * DESCRIPTOR.itemsize), DESCRIPTOR)
     result = Header(
         path=Path(path),
         file_size=file_size,
@@ -123,6 +119,25 @@ def read_header(path: Path) -> Header:
     )
     _check(result)
     return result
+
+
+def regular_size(path: Path) -> int:
+    """Size in bytes of the file at `path`.
+
+    Raises:
+        ValueError: there is none, or it is a folder or a device or a pipe, which could be read without end.
+    """
+    try:
+        info = os.stat(path)
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; convert the dataset again") from None
+    except NotADirectoryError:
+        raise ValueError(f"{path} cannot be: what leads to it is not a folder") from None
+    if stat.S_ISDIR(info.st_mode):
+        raise ValueError(f"{path} is a folder, not a file")
+    if not stat.S_ISREG(info.st_mode):
+        raise ValueError(f"{path} is a device or a pipe, not a file")
+    return info.st_size
 
 
 def read_metadata(header: Header) -> np.ndarray:
@@ -178,4 +193,8 @@ def _check(header: Header) -> None:
         raise ValueError(
             f"{path} is damaged or cut short: {header.num_samples} samples and an allocation table at {table} do not "
             f"fit its {size} bytes"
+        )
+    if header.num_allocations > header.num_samples * len(header.fields):
+        raise ValueError(
+            f"{path} is damaged: an allocation table of {header.num_allocations} rows for {header.num_samples} samples"
         )

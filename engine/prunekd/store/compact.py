@@ -24,8 +24,8 @@ from prunekd import __version__
 from prunekd.common.files import read_json, sync_file, write_json
 from prunekd.store.beton import read_header
 from prunekd.store.beton_writer import BetonWriter, Rows, first_pointer
-from prunekd.store.index import STORE_FILE, STORE_VERSION, Split, Store, index_path, open_store, partial_path
-from prunekd.store.index_file import ROW_GROUP, SCHEMA, Fingerprint, column, read_columns, write_index
+from prunekd.store.index import STORE_FILE, STORE_VERSION, Split, Store, open_store, partial_path
+from prunekd.store.index_file import ROW_GROUP, SCHEMA, Fingerprint, column, index_path, read_index, write_index
 from prunekd.store.journal import Journal, check_target, locked, naming
 
 WINDOW = 256 << 20  # bytes between two points from which an interrupted run goes on
@@ -183,7 +183,7 @@ class _Compaction:
         parents, own = Fingerprint(), Fingerprint()
         for name in sorted(self.store.splits):
             split = self.store.split(name)
-            table = read_columns(split.index_path, SCHEMA.names)
+            table = read_index(split.index_path)
             ids = column(table, "id")
             parents.begin(name)
             own.begin(name)

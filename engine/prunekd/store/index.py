@@ -1,157 +1,23 @@
-"""A store as it is read: what samples it holds and where their bytes lie."""
+"""A store as it is read: open_store, and what stands in its store.json."""
 
-import os
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any
-
-import numpy as np
 
 from prunekd.common.files import read_json
 from prunekd.common.registry import unknown
-from prunekd.store.beton import MODE_JPEG, MODE_RAW, Header, read_header
-from prunekd.store.index_file import column, read_columns
+from prunekd.store.agreement import check_agreement
+from prunekd.store.beton import read_header, regular_size
+from prunekd.store.index_file import index_path, read_numbers
+from prunekd.store.split import Payloads, Split
+
+__all__ = ["STORE_FILE", "STORE_VERSION", "Payloads", "Split", "Store", "index_path", "open_store", "partial_path"]
 
 STORE_VERSION = 1
 STORE_FILE = "store.json"
-NUMERIC_COLUMNS = {
-    "id": np.int64,
-    "label": np.int64,
-    "pointer": np.int64,
-    "size": np.int64,
-    "mode": np.uint8,
-    "width": np.int32,
-    "height": np.int32,
-    "crc32": np.uint32,
-}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Split:
-    """One `.beton` file with its index. All arrays are (n,), in row order of the file.
-
-    Attributes:
-        name: `train` or `val`.
-        path: the `.beton` file.
-        ids: int64; labels: int64; pointers: int64 file offsets; sizes: int64 bytes; modes: uint8, 0 JPEG and 1 raw
-            (height x width x 3 uint8); widths, heights: int32 pixels; crc32: uint32 of the payload.
-    """
-
-    name: str
-    path: Path
-    ids: np.ndarray
-    labels: np.ndarray
-    pointers: np.ndarray
-    sizes: np.ndarray
-    modes: np.ndarray
-    widths: np.ndarray
-    heights: np.ndarray
-    crc32: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __repr__(self) -> str:
-        return f"Split({self.name!r}, {len(self)} samples, {self.payload_bytes} bytes, {str(self.path)!r})"
-
-    @cached_property
-    def payload_bytes(self) -> int:
-        """Bytes of all payloads, without the padding of the file."""
-        return int(self.sizes.sum())
-
-    @property
-    def index_path(self) -> Path:
-        """The Parquet file with one row per sample."""
-        return index_path(self.path)
-
-    def rows(self, ids: np.ndarray) -> np.ndarray:
-        """Rows, int64 of the shape of `ids`, of the samples with these ids.
-
-        Raises:
-            ValueError: an id is not in this split; the message names the first.
-        """
-        ids = np.asarray(ids, dtype=np.int64)
-        if ids.size == 0:
-            return ids.copy()
-        if self._dense:
-            outside = (ids < 0) | (ids >= len(self))
-            rows = ids.copy()
-        else:
-            order, known = self._by_id
-            at = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-            outside = known[at] != ids
-            rows = order[at]
-        if outside.any():
-            raise ValueError(
-                f"sample id {int(ids[outside].flat[0])} is not in split {self.name!r} of {self.path.parent} "
-                f"({int(outside.sum())} of {ids.size} are not); a compacted store holds only what was kept for it"
-            )
-        return rows
-
-    def keys(self, rows: np.ndarray | None = None) -> list[str]:
-        """Names of the samples in the source, of all rows or of the given ones; read from disk on every call."""
-        keys = read_columns(self.index_path, ["key"])["key"]
-        return (keys if rows is None else keys.take(np.asarray(rows, dtype=np.int64))).to_pylist()
-
-    def payloads(self) -> "Payloads":
-        """Open the file for reading payloads."""
-        return Payloads(self)
-
-    @cached_property
-    def _dense(self) -> bool:
-        return bool((self.ids == np.arange(len(self))).all())
-
-    @cached_property
-    def _by_id(self) -> tuple[np.ndarray, np.ndarray]:
-        order = np.argsort(self.ids, kind="stable")
-        return order, self.ids[order]
-
-
-class Payloads:
-    """Reads payloads by row with `os.pread` of exactly their bytes; threads may share it.
-
-    The kernel is told that access is random: with its default read-ahead a sparse subset of the file costs nearly as
-    much disk traffic as all of it.
-    """
-
-    def __init__(self, split: Split) -> None:
-        self._split = split
-        self._file = os.open(split.path, os.O_RDONLY)
-        os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_RANDOM)
-
-    def read(self, row: int) -> bytes:
-        """The payload of a row: a JPEG file, or height x width x 3 uint8, as the row's mode says.
-
-        Raises:
-            ValueError: the file ends before the payload does; the message names file and row.
-        """
-        size, offset = int(self._split.sizes[row]), int(self._split.pointers[row])
-        data = os.pread(self._file, size, offset)
-        while len(data) < size:
-            more = os.pread(self._file, size - len(data), offset + len(data))
-            if not more:
-                raise ValueError(
-                    f"{self._split.path} ends inside row {row} ({len(data)} of {size} bytes at {offset}); "
-                    "convert the dataset again"
-                )
-            data += more
-        return data
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-    def __enter__(self) -> "Payloads":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+_MAX_DESCRIPTION = 1 << 28  # bytes; a million quarantined inputs take less
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -198,43 +64,32 @@ class Store:
 
 
 def open_store(path: str | Path) -> Store:
-    """Open a store; its files are held against each other, keys are not read.
+    """Open a store; its files are held against each other (see `agreement`), keys and payloads are not read.
 
     Raises:
-        ValueError: not a store, an unfinished conversion, or index and file disagree.
+        ValueError: not a store, an unfinished one, or damaged: the message names the file.
+        OSError: the storage failed.
     """
     path = Path(path)
-    if not (path / STORE_FILE).is_file():
-        raise ValueError(_no_store(path))
-    info = read_json(path / STORE_FILE)
-    try:
-        if info["version"] != STORE_VERSION:
-            raise ValueError(f"{path} has store version {info['version']}; this prunekd reads version {STORE_VERSION}")
-        classes = tuple(info["classes"])
-        return Store(
-            path=path,
-            classes=classes,
-            fingerprint=info["fingerprint"],
-            source=info["source"],
-            settings=info["settings"],
-            counts=info["splits"],
-            quarantined=info["quarantined"],
-            ignored=info["ignored"],
-            splits={name: _open_split(path, name, len(classes)) for name in info["splits"]},
-            compacted=info.get("compacted"),
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path / STORE_FILE} is not the description of a store ({error!r})") from None
+    info = _description(path)
+    classes = tuple(info["classes"])
+    return Store(
+        path=path,
+        classes=classes,
+        fingerprint=info["fingerprint"],
+        source=info["source"],
+        settings=info["settings"],
+        counts=info["splits"],
+        quarantined=info["quarantined"],
+        ignored=info["ignored"],
+        splits={name: _open_split(path, name, len(classes)) for name in info["splits"]},
+        compacted=info.get("compacted"),
+    )
 
 
 def partial_path(store: Path) -> Path:
     """The folder in which an unfinished store is kept until it appears as `store`."""
     return store.with_name(f".{store.name}.partial")
-
-
-def index_path(beton: Path) -> Path:
-    """The index of a `.beton` file."""
-    return beton.with_suffix(".index.parquet")
 
 
 def _no_store(path: Path) -> str:
@@ -245,53 +100,96 @@ def _no_store(path: Path) -> str:
     return f"{path} is not a store (it has no {STORE_FILE}); make one with `prunekd convert`"
 
 
+def _description(path: Path) -> dict[str, Any]:
+    """What store.json says, every entry of the kind it must be."""
+    file = path / STORE_FILE
+    if not file.is_file():
+        raise ValueError(_no_store(path))
+    size = regular_size(file)
+    if size > _MAX_DESCRIPTION:
+        raise ValueError(f"{file} is damaged: {size} bytes are no description of a store; convert the dataset again")
+    info = read_json(file)
+    version = info.get("version") if isinstance(info, dict) else None
+    if type(version) is int and version != STORE_VERSION:
+        raise ValueError(f"{path} has store version {version}; this prunekd reads version {STORE_VERSION}")
+    for name, (right, what) in _ENTRIES.items():
+        value = info.get(name) if isinstance(info, dict) else None
+        if not right(value):
+            raise ValueError(
+                f"{file} is not the description of a store: {name!r} must be {what}; convert the dataset again"
+            )
+    assert isinstance(info, dict)
+    return info
+
+
+def _is_map(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and len(value) > 0 and all(isinstance(item, str) for item in value)
+
+
+def _is_fingerprint(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _are_splits(value: object) -> bool:
+    """By split, counts; a name is one of a file in this folder."""
+    return (
+        isinstance(value, dict)
+        and len(value) > 0
+        and all(re.fullmatch("[A-Za-z0-9_]{1,64}", name) and isinstance(value[name], dict) for name in value)
+        and all(type(count) is int for counts in value.values() for count in counts.values())
+    )
+
+
+def _are_quarantined(value: object) -> bool:
+    texts = {"key", "reason"}
+    return isinstance(value, list) and all(
+        isinstance(item, dict) and texts <= set(item) and all(isinstance(part, str) for part in item.values())
+        for item in value
+    )
+
+
+def _is_compaction(value: object) -> bool:
+    return value is None or (
+        isinstance(value, dict)
+        and isinstance(value.get("split"), str)
+        and all(isinstance(value.get(name), dict) for name in ("parent", "ranking"))
+        and isinstance(value.get("lineage"), list)
+        and all(map(_is_fingerprint, value["lineage"]))
+    )
+
+
+_ENTRIES: dict[str, tuple[Callable[[object], bool], str]] = {
+    "version": (lambda value: value == STORE_VERSION and type(value) is int, f"{STORE_VERSION}"),
+    "classes": (_are_texts, "a list of names"),
+    "fingerprint": (_is_fingerprint, "64 hexadecimal digits"),
+    "splits": (_are_splits, "counts by split"),
+    "source": (_is_map, "a map"),
+    "settings": (_is_map, "a map"),
+    "ignored": (_is_map, "a map"),
+    "quarantined": (_are_quarantined, "a list of {split, key, reason}"),
+    "compacted": (_is_compaction, "a map with split, parent, ranking and lineage"),
+}
+
+
 def _open_split(store: Path, name: str, num_classes: int) -> Split:
     beton = store / f"{name}.beton"
     header = read_header(beton)
-    table = read_columns(index_path(beton), list(NUMERIC_COLUMNS))
-    ids, labels, pointers, sizes, modes, widths, heights, crc32 = (
-        column(table, key).astype(kind, copy=False) for key, kind in NUMERIC_COLUMNS.items()
-    )
+    numbers = read_numbers(index_path(beton))
     split = Split(
         name=name,
         path=beton,
-        ids=ids,
-        labels=labels,
-        pointers=pointers,
-        sizes=sizes,
-        modes=modes,
-        widths=widths,
-        heights=heights,
-        crc32=crc32,
+        ids=numbers["id"],
+        labels=numbers["label"],
+        pointers=numbers["pointer"],
+        sizes=numbers["size"],
+        modes=numbers["mode"],
+        widths=numbers["width"],
+        heights=numbers["height"],
+        crc32=numbers["crc32"],
     )
-    problem = _disagreement(split, header, num_classes)
-    if problem:
-        raise ValueError(f"{beton} and its index disagree: {problem}; convert the dataset again")
+    check_agreement(split, header, num_classes)
     return split
-
-
-def _disagreement(split: Split, header: Header, num_classes: int) -> str | None:
-    """What is wrong between index and file, None if nothing shows; reads neither metadata nor payloads."""
-    count = len(split)
-    if count != header.num_samples:
-        return f"{count} rows in the index, {header.num_samples} samples in the file"
-    if count != header.num_allocations:
-        return f"{count} rows in the index, {header.num_allocations} payloads in the file"
-    if [field.name for field in header.fields] != ["image", "label", "id"]:
-        return f"the fields are {[field.name for field in header.fields]}, not image, label, id"
-    if count == 0:
-        return "it holds no samples"
-    start = header.metadata_ptr + count * header.metadata_type.itemsize
-    if split.sizes.min() < 1 or split.pointers.min() < start:
-        return "a payload is empty or lies before the first page"
-    if (split.pointers > header.alloc_table_ptr - split.sizes).any():
-        row = int(np.argmax(split.pointers > header.alloc_table_ptr - split.sizes))
-        return f"the payload of row {row} does not end within the file"
-    if split.labels.min() < 0 or split.labels.max() >= num_classes:
-        return f"labels reach from {split.labels.min()} to {split.labels.max()} with {num_classes} classes"
-    if not np.isin(split.modes, (MODE_JPEG, MODE_RAW)).all():
-        return "a row is neither JPEG nor raw"
-    pixels = split.widths.astype(np.int64) * split.heights
-    if (split.sizes != 3 * pixels)[split.modes == MODE_RAW].any():
-        return "the size of a raw image is not width x height x 3"
-    return None

@@ -2,12 +2,17 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prunekd.store.beton import regular_size
+
+KEY = "key"
+REMEDY = "convert the dataset again"
 SCHEMA = pa.schema(
     [
         ("id", pa.int64()),
@@ -30,29 +35,101 @@ def write_index(path: Path, tables: Iterable[pa.Table]) -> int:
     The bytes of the file depend on the rows alone, not on how they are cut into tables.
     """
     rows = 0
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd", use_dictionary=["label", "mode"]) as writer:
+    options = {"compression": "zstd", "use_dictionary": ["label", "mode"], "write_page_checksum": True}
+    with pq.ParquetWriter(path, SCHEMA, **options) as writer:
         for group in _regroup(tables):
             writer.write_table(group, row_group_size=ROW_GROUP)
             rows += group.num_rows
     return rows
 
 
-def read_columns(path: Path, columns: list[str]) -> pa.Table:
-    """Some columns of an index.
+def index_path(beton: Path) -> Path:
+    """The index of a `.beton` file."""
+    return beton.with_suffix(".index.parquet")
+
+
+def read_numbers(path: Path) -> dict[str, np.ndarray]:
+    """All columns but the keys, each (n,) in the dtype of SCHEMA; read group by group, so that little else is held.
 
     Raises:
-        ValueError: the file is missing, is not Parquet or lacks a column; the message names it.
+        ValueError: the file is missing, damaged, or not an index; the message names it and what to do.
     """
+    with _opened(path) as file:
+        count = file.metadata.num_rows
+        columns = {field.name: np.empty(count, field.type.to_pandas_dtype()) for field in SCHEMA if field.name != KEY}
+        row = 0
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=list(columns), use_threads=False)
+            if row + table.num_rows > count or any(table[name].null_count for name in columns):
+                raise pa.ArrowInvalid("more rows than it says, or rows without values")
+            for name, values in columns.items():
+                values[row : row + table.num_rows] = table[name].to_numpy()
+            row += table.num_rows
+        if row != count:
+            raise pa.ArrowInvalid(f"{row} rows where it says {count}")
+        del table
+    pa.default_memory_pool().release_unused()  # else Arrow keeps some 15 MB for the next time
+    return columns
+
+
+def read_keys(path: Path, rows: np.ndarray | None = None) -> list[str]:
+    """The keys of the given rows, int64 (k,), or of all; only the groups with these rows are read.
+
+    Raises:
+        ValueError: as `read_numbers`.
+    """
+    with _opened(path) as file:
+        starts = np.cumsum([0, *(file.metadata.row_group(k).num_rows for k in range(file.num_row_groups))])
+        wanted = np.arange(file.metadata.num_rows) if rows is None else np.asarray(rows, dtype=np.int64)
+        if wanted.size and not 0 <= wanted.min() <= wanted.max() < starts[-1]:
+            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of {starts[-1]}")
+        groups = np.searchsorted(starts, wanted, side="right") - 1
+        keys = np.empty(len(wanted), dtype=object)
+        for group in np.unique(groups):
+            found = file.read_row_group(int(group), columns=[KEY], use_threads=False)[KEY]
+            here = groups == group
+            keys[here] = found.take(pa.array(wanted[here] - starts[group])).to_pylist()
+    return keys.tolist()  # type: ignore[no-any-return]
+
+
+def read_index(path: Path) -> pa.Table:
+    """The whole index.
+
+    Raises:
+        ValueError: as `read_numbers`.
+    """
+    with _opened(path) as file:
+        return file.read()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """An index to read from; whatever Arrow finds wrong with it, in here too, is a ValueError naming the file."""
+    regular_size(path)
     try:
-        with pq.ParquetFile(path) as file:
-            missing = [name for name in columns if name not in file.schema_arrow.names]
-            if missing:
-                raise ValueError(f"{path} is not the index of a store: it has no column {missing[0]!r}")
-            return file.read(columns=columns)
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing; convert the dataset again") from None
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is damaged ({error}); convert the dataset again") from None
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if file.schema_arrow.remove_metadata() != SCHEMA:
+                raise pa.ArrowInvalid(_difference(file.schema_arrow))
+            yield file
+    except MemoryError as error:  # Arrow's own, too
+        raise ValueError(f"{path} is damaged (it asks for too much memory: {error}); {REMEDY}") from None
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged or not the index of a store ({error}); {REMEDY}") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise  # the storage's; Arrow's complaints about a file's content have no number
+        raise ValueError(f"{path} is damaged ({error}); {REMEDY}") from None
+
+
+def _difference(schema: pa.Schema) -> str:
+    """How the columns of a file differ from SCHEMA."""
+    for field in SCHEMA:
+        if field.name not in schema.names:
+            return f"it has no column {field.name!r}"
+        found = schema.field(field.name).type
+        if found != field.type:
+            return f"its column {field.name!r} is {found}, not {field.type}"
+    return f"its columns are {', '.join(schema.names)}, not {', '.join(SCHEMA.names)}"
 
 
 class Fingerprint:
