@@ -1,7 +1,8 @@
 """Convert a source into a store: in parallel, in order, resumable, whole or not at all.
 
-Threads read, check and encode; this thread places the payloads, strictly in source order. Where a byte of the store
-lies therefore depends on the source and the settings alone: not on the number of threads, nor on interruptions.
+Threads read, check and encode; this thread places the payloads, strictly in order: that of the source, or that of the
+samples to keep. Where a byte of the store lies therefore depends on the source and the settings alone: not on the
+number of threads, nor on interruptions.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from prunekd import __version__
@@ -18,11 +20,12 @@ from prunekd.store.beton_writer import BetonWriter, Rows
 from prunekd.store.index import STORE_FILE, STORE_VERSION, Store, index_path, open_store, partial_path
 from prunekd.store.index_file import SCHEMA, Fingerprint, column, write_index
 from prunekd.store.journal import HOW, Journal, Part, check_target, locked, naming
+from prunekd.store.keeping import Keeping
 from prunekd.store.outcomes import Outcome, outcomes, thread_pool
 from prunekd.store.settings import ConvertSettings
-from prunekd.store.sources import Source
+from prunekd.store.sources import Source, stamp_rows
 
-__all__ = ["ConvertSettings", "Progress", "convert"]
+__all__ = ["ConvertSettings", "Keeping", "Progress", "convert"]
 
 Progress = Callable[[int, int, int], None]
 Notice = Callable[[str], None]
@@ -34,6 +37,7 @@ def convert(
     settings: ConvertSettings | None = None,
     progress: Progress | None = None,
     notice: Notice | None = None,
+    keeping: Keeping | None = None,
 ) -> Store:
     """Write a store; an unfinished conversion to the same target goes on where it stopped.
 
@@ -47,17 +51,21 @@ def convert(
         progress: called with (inputs done, inputs in all, inputs quarantined) now and then, first with what an
             interrupted conversion had done.
         notice: called with a sentence when an interrupted conversion is resumed or cannot be.
+        keeping: the samples to keep of one split; None for all.
 
     Raises:
-        ValueError: the target exists and is not to be replaced, or not one input of a split could be read.
+        ValueError: the target exists and is not to be replaced, samples to keep are not there, or not one input of a
+            split could be read.
         OSError: it cannot be written (disk full); the message names the file and what to do.
         RuntimeError: another process is converting to the same target.
     """
     target, settings = Path(target).absolute(), settings or ConvertSettings()
     check_target(target, settings.overwrite)
+    if keeping is not None:
+        keeping.check(source)
     folder = partial_path(target)
     with naming(folder), locked(folder):
-        conversion = _Conversion(source, Journal(folder), settings, progress or _silent, notice or _silent)
+        conversion = _Conversion(source, Journal(folder), settings, progress or _silent, notice or _silent, keeping)
         conversion.run()
         conversion.journal.publish(target)
     return open_store(target)
@@ -65,11 +73,21 @@ def convert(
 
 class _Conversion:
     def __init__(
-        self, source: Source, journal: Journal, settings: ConvertSettings, progress: Progress, notice: Notice
+        self,
+        source: Source,
+        journal: Journal,
+        settings: ConvertSettings,
+        progress: Progress,
+        notice: Notice,
+        keeping: Keeping | None,
     ) -> None:
         self.source, self.journal, self.settings = source, journal, settings
         self.progress, self.notice = progress, notice
-        self.total = sum(len(source.labels(split)) for split in source.splits)
+        self.keeping = keeping
+        self.ids = {split: np.arange(len(source.labels(split))) for split in source.splits}
+        if keeping is not None:
+            self.ids[keeping.split] = keeping.ids.astype(np.int64)
+        self.total = sum(map(len, self.ids.values()))
         self.done = self.quarantined = 0
 
     def run(self) -> None:
@@ -87,6 +105,7 @@ class _Conversion:
             "journal": 1,
             "settings": self.settings.shaping(),
             "source": self.source.describe(),
+            "samples to keep": self.keeping and self.keeping.plan(),
         }
         parts: dict[str, list[Part]] = {split: [] for split in self.source.splits}
         found = self.journal.plan()
@@ -106,23 +125,26 @@ class _Conversion:
 
     def _changed_inputs(self, parts: dict[str, list[Part]]) -> list[str]:
         for split, done in parts.items():
-            if any(self.source.stamp(split, part.start, part.stop) != part.stamp for part in done):
+            if any(self._stamp(split, part.start, part.stop) != part.stamp for part in done):
                 return [f"input files of {split}"]
             beton = self.journal.beton(split)
             if done and (not beton.exists() or beton.stat().st_size < done[-1].cursor):
                 return [f"unfinished file of {split}"]
         return []
 
+    def _stamp(self, split: str, start: int, stop: int) -> str:
+        return stamp_rows(self.source, split, self.ids[split][start:stop])
+
     def _write_split(self, split: str, parts: list[Part], pool: ThreadPoolExecutor) -> None:
         """Convert what `parts` does not cover yet; appends to it."""
-        total = len(self.source.labels(split))
+        total = len(self.ids[split])
         start, cursor = (parts[-1].stop, parts[-1].cursor) if parts else (0, None)
         beton = self.journal.beton(split)
         with (
             naming(beton),
             BetonWriter(beton, capacity=total, page_size=self.settings.page_size, cursor=cursor) as writer,
         ):
-            stream = outcomes(self.source, split, start, self.settings, pool)
+            stream = outcomes(self.source, split, self.ids[split][start:], self.settings, pool)
             while start < total:
                 stop = min(start + self.settings.chunk_size, total)
                 table, part = self._write_chunk(split, start, stop, stream, writer)
@@ -163,7 +185,7 @@ class _Conversion:
             bytes=sum(rows["size"]),
             how=how,
             quarantined=quarantined,
-            stamp=self.source.stamp(split, start, stop),
+            stamp=self._stamp(split, start, stop),
         )
         return table, part
 
@@ -189,6 +211,8 @@ class _Conversion:
                 entry for split in self.source.splits for part in parts[split] for entry in part.quarantined
             ],
         }
+        if self.keeping is not None:
+            info["compacted"] = self.keeping.describe()
         with naming(self.journal.store / STORE_FILE):
             write_json(self.journal.store / STORE_FILE, info)
 
@@ -196,17 +220,26 @@ class _Conversion:
         beton = self.journal.beton(split)
         index = index_path(beton)
         fingerprint.begin(split)
-        for table in self.journal.tables(split, len(done)):
+        for table in self._by_id(split, len(done)):
             fingerprint.add(table)
         with naming(index):
             write_index(index, self.journal.tables(split, len(done)))
             sync_file(index)
-        capacity = len(self.source.labels(split))
+        capacity = len(self.ids[split])
         with (
             naming(beton),
             BetonWriter(beton, capacity=capacity, page_size=self.settings.page_size, cursor=done[-1].cursor) as writer,
         ):
             writer.finish(_rows(table) for table in self.journal.tables(split, len(done)))
+
+    def _by_id(self, split: str, count: int) -> Iterator[pa.Table]:
+        """The index rows by ascending id; unless they lie so, all are held in memory, without their places."""
+        tables = self.journal.tables(split, count)
+        if (np.diff(self.ids[split]) > 0).all():
+            yield from tables
+        else:
+            whole = pa.concat_tables(table.select(["id", "key", "label", "crc32"]) for table in tables)
+            yield whole.take(np.argsort(column(whole, "id")))
 
 
 def _rows(table: pa.Table) -> Rows:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from errno import EACCES, EIO, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM
 from zlib import crc32
 
+import numpy as np
+
 from prunekd.common.machine import available_cores
 from prunekd.store.images import Sample, UnreadableImage, prepare
 from prunekd.store.settings import ConvertSettings
@@ -32,18 +34,17 @@ class Outcome:
 
 
 def outcomes(
-    source: Source, split: str, start: int, settings: ConvertSettings, pool: ThreadPoolExecutor
+    source: Source, split: str, ids: np.ndarray, settings: ConvertSettings, pool: ThreadPoolExecutor
 ) -> Iterator[Outcome]:
-    """The outcomes of the inputs from `start` on, in order; only a bounded number is under way at any time."""
+    """The outcomes of the inputs `ids`, int64 (k,), in this order; a bounded number is under way at any time."""
     keys, labels = source.keys(split), source.labels(split)
 
     def block(first: int) -> list[Outcome]:
-        last = min(first + _BLOCK, len(labels))
-        return [_outcome(source, split, i, keys[i], int(labels[i]), settings) for i in range(first, last)]
+        wanted = ids[first : first + _BLOCK].tolist()
+        return [_outcome(source, split, i, keys[i], int(labels[i]), settings) for i in wanted]
 
     waiting: deque[Future[list[Outcome]]] = deque()
-    starts = iter(range(start, len(labels), _BLOCK))
-    for first in starts:
+    for first in range(0, len(ids), _BLOCK):
         waiting.append(pool.submit(block, first))
         if len(waiting) >= _AHEAD * (settings.workers or available_cores()):
             yield from waiting.popleft().result()

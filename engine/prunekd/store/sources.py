@@ -184,8 +184,7 @@ class HeldOut:
         return self._source.read(TRAIN, int(self._rows[split][index]))
 
     def stamp(self, split: str, start: int, stop: int) -> str:
-        rows = self._rows[split][start:stop].tolist()
-        return _digest(self._source.stamp(TRAIN, row, row + 1) for row in rows)
+        return stamp_rows(self._source, TRAIN, self._rows[split][start:stop])
 
     def describe(self) -> dict[str, Any]:
         return {**self._source.describe(), "val_fraction": self._fraction}
@@ -202,5 +201,9 @@ def _held_out(keys: Sequence[str], labels: np.ndarray, fraction: float) -> np.nd
     return held
 
 
-def _digest(values: Any) -> str:
-    return hashlib.sha256("\n".join(values).encode()).hexdigest()
+def stamp_rows(source: Source, split: str, rows: np.ndarray) -> str:
+    """`Source.stamp` of any inputs, int64 (k,); that of the source itself where they follow each other."""
+    if len(rows) and (np.diff(rows) == 1).all():
+        return source.stamp(split, int(rows[0]), int(rows[-1]) + 1)
+    stamps = [source.stamp(split, row, row + 1) for row in rows.tolist()]
+    return hashlib.sha256("\n".join(stamps).encode()).hexdigest()
