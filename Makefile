@@ -22,10 +22,16 @@ lint: $(call STAMP,test)
 bench: $(call STAMP,test)
 	$(BIN)/python benchmarks/epoch_time.py
 
-# On a machine with a GPU whose python3 already has torch, triton and pytest: nothing is installed.
+# On a machine with a GPU whose python3 already has torch, timm, triton, numba and pytest, and perhaps no network. What is
+# missing there (simplejpeg, say) is taken from wheels/*.whl if that folder exists; nothing is installed into the system.
+GPU_PATH = engine:kernels:$(CURDIR)/build/wheels:$$PYTHONPATH
 gpu:
-	PYTHONPATH=engine:kernels:$$PYTHONPATH $(PYTHON) -m pytest -m gpu tests/kernels
-	PYTHONPATH=engine:kernels:$$PYTHONPATH $(PYTHON) benchmarks/kernels.py
+	if ls wheels/*.whl >/dev/null 2>&1; then \
+	    $(PYTHON) -m pip install -q --no-index --no-deps --upgrade --target build/wheels wheels/*.whl; fi
+	PYTHONPATH=$(GPU_PATH) $(PYTHON) -m pytest -m gpu tests
+	PYTHONPATH=$(GPU_PATH) $(PYTHON) benchmarks/kernels.py
+	PYTHONPATH=$(GPU_PATH) $(PYTHON) benchmarks/teacher.py
+	PYTHONPATH=$(GPU_PATH) $(PYTHON) benchmarks/step.py
 
 $(call STAMP,demo): setup.py $(wildcard scripts/install*.sh)
 	sh scripts/install.sh "$(PYTHON)" "$(VENV)" demo
