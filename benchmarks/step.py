@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ from recording import RESULTS, append_rows, circumstances, spread
 CPU_PAIRS = "resnet18:resnet10t,resnet50:resnet18"
 GPU_PAIRS = "resnet50:resnet18,resnet50:resnet50,resnet34:resnet18,resnet18:resnet50"
 CLASSES, TOP_K, TEMPERATURE, ALPHA, RATE = 1000, 20, 2.0, 0.5, 0.05
-PARTS = ("teacher", "forward", "loss", "optimizer")
+PARTS = ("teacher", "forward", "loss", "backward", "optimizer")
 
 
 class EagerTeacher(OnlineTeacher):
@@ -117,6 +118,12 @@ class Ours:
         learner._targets = wrap("teacher", learner._targets)  # type: ignore[method-assign]
         learner._forward = wrap("forward", learner._forward)  # type: ignore[assignment]
         learner.objective = wrap_objective(learner.objective, wrap)
+        scale = learner.parts.scaler.scale
+
+        def scaled(loss: Tensor) -> Any:
+            return SimpleNamespace(backward=wrap("backward", scale(loss).backward))
+
+        learner.parts.scaler.scale = scaled  # type: ignore[assignment, method-assign]
         learner.parts.optimizer.step = wrap("optimizer", learner.parts.optimizer.step)  # type: ignore[method-assign]
 
     def __call__(self, batch: Batch) -> None:
