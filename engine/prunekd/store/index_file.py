@@ -65,10 +65,10 @@ def read_numbers(path: Path) -> dict[str, np.ndarray]:
             for name, values in columns.items():
                 values[row : row + table.num_rows] = table[name].to_numpy()
             row += table.num_rows
+            del table
+            pa.default_memory_pool().release_unused()  # else Arrow keeps some 15 MB for the next time
         if row != count:
             raise pa.ArrowInvalid(f"{row} rows where it says {count}")
-        del table
-    pa.default_memory_pool().release_unused()  # else Arrow keeps some 15 MB for the next time
     return columns
 
 
