@@ -77,7 +77,7 @@ def _random_is_enough(summary: Summary) -> Claim:
             if best.top1 is not None:
                 found.append((f"keep {keep:g}: {{}} against {best.policy}", *_difference(random.top1, best.top1)))
     text = "with distillation, random pruning is as good as or better than clever policies at every ratio"
-    return _over_keeps("P1", text, found, "no ratio has distilled runs on random samples and on another policy's")
+    return _over_keeps(summary, text, found, "no ratio has distilled runs on random samples and on another policy's")
 
 
 def _distilling_helps(summary: Summary) -> Claim:
@@ -88,19 +88,24 @@ def _distilling_helps(summary: Summary) -> Claim:
         if distilled and plain and distilled.top1 and plain.top1:
             found.append((f"keep {keep:g}: {{}}", *_difference(distilled.top1, plain.top1)))
     text = "on pruned data, distillation beats training on labels alone at every ratio"
-    return _over_keeps("P1", text, found, "no ratio has random samples both with and without distillation", False)
+    return _over_keeps(summary, text, found, "no ratio has random samples both with and without distillation", False)
 
 
 def _over_keeps(
-    paper: str, text: str, found: list[tuple[str, float, float | None]], untested: str, at_least: bool = True
+    summary: Summary,
+    text: str,
+    found: list[tuple[str, float, float | None]],
+    untested: str,
+    at_least: bool = True,
 ) -> Claim:
-    """A claim about every ratio holds if it holds at each, and fails if it fails at one."""
+    """A claim of P1 about every ratio holds if it holds at each, and fails if it fails at one."""
     if not found:
-        return Claim(paper=paper, text=text, measured=untested, verdict=UNTESTED)
+        measured = "no accuracy was measured" if summary.sweep.extrapolated else untested
+        return Claim(paper="P1", text=text, measured=measured, verdict=UNTESTED)
     verdicts = [_judge(difference, noise, at_least) for _, difference, noise in found]
     verdict = next((v for v in (FAILED, UNCLEAR) if v in verdicts), HELD)
     measured = "; ".join(words.format(_signed(difference, noise)) for words, difference, noise in found)
-    return Claim(paper=paper, text=text, measured=measured, verdict=verdict)
+    return Claim(paper="P1", text=text, measured=measured, verdict=verdict)
 
 
 def _judge(difference: float, noise: float | None, at_least: bool) -> str:

@@ -44,6 +44,7 @@ class SweepSpec:
     class_scale: Tensor | None = None
     scores: Scores | None = None
     reader: str = "native"
+    on_error: str = "raise"
     workers: int | None = None
     costs: dict[str, dict[str, Any]] = field(default_factory=dict)
     time_only: int = 0

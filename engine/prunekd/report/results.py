@@ -23,7 +23,8 @@ class Run:
 
     keep is the ratio asked for, kept_share what the selection really kept. train_seconds is waiting for data plus
     steps; evaluation and checkpoints are in the ledger only. phases and counters are the ledger's. extrapolated says
-    from how much the seconds and bytes were extrapolated, None if they were measured to the end.
+    from how much the seconds and bytes were extrapolated, None if they were measured to the end. replaced and skipped
+    are samples that could not be decoded.
     """
 
     name: str
@@ -47,6 +48,8 @@ class Run:
     samples_seen: Number | None = None
     bytes_read: Number | None = None
     payload_bytes: Number | None = None
+    replaced: Number | None = None
+    skipped: Number | None = None
     alpha: float | None = None
     temperature: float | None = None
     extrapolated: Mapping[str, Number] | None = None
@@ -172,6 +175,8 @@ def read_run(file: Path, name: str) -> Run:
         samples_seen=fields.optional("samples_seen"),
         bytes_read=fields.optional("bytes_read"),
         payload_bytes=fields.optional("payload_bytes"),
+        replaced=fields.optional("replaced"),
+        skipped=fields.optional("skipped"),
         alpha=fields.optional("alpha", most=1),
         temperature=fields.optional("temperature"),
         extrapolated=fields.table("extrapolated") if fields.values.get("extrapolated") else None,

@@ -42,6 +42,12 @@ def warnings(summary: Summary) -> str:
         lines.append(f"Missing, not in any figure: {', '.join(sweep.missing)}.")
     if sweep.unlisted:
         lines.append(f"On disk, but not part of the sweep: {', '.join(sweep.unlisted)}.")
+    replaced, skipped = (int(sum(getattr(run, name) or 0 for run in sweep.runs)) for name in ("replaced", "skipped"))
+    if replaced or skipped:
+        lines.append(
+            f"Samples that could not be decoded, over all runs and epochs: {replaced} replaced by others, "
+            f"{skipped} left out."
+        )
     return "".join(f'<p class="warn">{escape(line)}</p>' for line in lines if line)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prunekd.common.files import read_json, write_json
+from prunekd.common.ledger import Ledger
 from prunekd.common.machine import describe_machine
 from prunekd.pruning.subset import Subset, read_subset, select, write_subset
 from prunekd.report.arms import ARMS, Arm
@@ -34,10 +35,12 @@ def run_sweep(
     *,
     progress: Progress = lambda run, values: None,
     say: Say = lambda line: None,
+    ledger: Ledger | None = None,
 ) -> list[dict[str, Any]]:
     """Train (or time) what is not yet done of the sweep and return the results of all runs.
 
-    Finished runs (result.json) are kept; unfinished ones go on from their newest checkpoint.
+    Finished runs (result.json) are kept; unfinished ones go on from their newest checkpoint. ledger.json says where
+    the wall-clock of each process that worked on the sweep went, as far as `ledger` has it.
 
     Raises:
         ValueError: the folder holds another sweep; see SweepSpec and Trainer.
@@ -47,24 +50,32 @@ def run_sweep(
     spec.check_keeps()
     runs = plan_runs(spec)
     costs = dict(spec.costs)
-    subsets = _select_all(spec, runs, costs)
-    _write_sweep_file(spec, runs, costs)
-    for seed in spec.seeds:
-        todo = [run for run in runs if run.seed == seed and not _result_file(spec, run).exists()]
-        if not todo:
-            continue
-        run_specs = [run_spec(spec, run, subsets.get((run.policy, run.keep, run.seed))) for run in todo]
-        if spec.time_only:
-            _time_in_turns(spec, todo, run_specs, world, progress, say)
-        else:
-            _train_in_turns(spec, todo, run_specs, world, progress, say)
+    ledger = ledger or Ledger()
+    before = _processes_before(spec)
+    try:
+        with ledger.phase("select"):
+            subsets = _select_all(spec, runs, costs)
+        _write_sweep_file(spec, runs, costs)
+        for seed in spec.seeds:
+            todo = [run for run in runs if run.seed == seed and not _result_file(spec, run).exists()]
+            if not todo:
+                continue
+            run_specs = [run_spec(spec, run, subsets.get((run.policy, run.keep, run.seed))) for run in todo]
+            work = _time_in_turns if spec.time_only else _train_in_turns
+            work(spec, todo, run_specs, world, ledger, progress, say)
+    finally:
+        if spec.out.is_dir():
+            write_json(spec.out / "ledger.json", {"processes": [*before, ledger.to_dict()]})
     return [read_json(_result_file(spec, run)) for run in runs]
 
 
 def run_spec(spec: SweepSpec, run: PlannedRun, subset: Subset | None) -> RunSpec:
     """What the trainer is told of one run of a sweep."""
     arm = spec.known_arms[run.arm]
-    recipe = adjust(spec.recipe, [f"seed={run.seed}", f"epochs={run.epochs}", *arm.overrides(run.keep)])
+    budget = spec.recipe.budget
+    share = run.keep if arm.fewer_epochs else 1.0
+    limits = [f"budget.{name}={round(share * n)}" for name in ("steps", "samples") if (n := getattr(budget, name))]
+    recipe = adjust(spec.recipe, [f"seed={run.seed}", f"epochs={run.epochs}", *limits, *arm.overrides(run.keep)])
     online = arm.teacher == "online"
     return RunSpec(
         store=spec.store,
@@ -76,9 +87,16 @@ def run_spec(spec: SweepSpec, run: PlannedRun, subset: Subset | None) -> RunSpec
         cached=spec.cached if arm.teacher == "cached" else None,
         class_scale=spec.class_scale if arm.distils else None,
         reader=spec.reader,
+        on_error=spec.on_error,
         workers=spec.workers,
         labels={"arm": run.arm, "policy": run.policy, "keep": run.keep},
     )
+
+
+def _processes_before(spec: SweepSpec) -> list[dict[str, Any]]:
+    """The ledgers of earlier processes."""
+    file = spec.out / "ledger.json"
+    return list(read_json(file)["processes"]) if file.exists() else []
 
 
 def drop_page_cache(path: Path) -> None:
@@ -95,6 +113,7 @@ def _train_in_turns(
     todo: Sequence[PlannedRun],
     run_specs: Sequence[RunSpec],
     world: World,
+    ledger: Ledger,
     progress: Progress,
     say: Say,
 ) -> None:
@@ -103,7 +122,7 @@ def _train_in_turns(
     requests = Requests()
     try:
         for run, settings in zip(todo, run_specs, strict=True):
-            trainer = Trainer(settings, world, resume="auto", readers=readers, say=say)
+            trainer = Trainer(settings, world, resume="auto", readers=readers, ledger=Ledger(ledger), say=say)
             trainer.requests = requests  # a signal is meant for the whole sweep
             trainer.on_progress(partial(progress, run))
             trainers.append(trainer)
@@ -140,6 +159,7 @@ def _time_in_turns(
     todo: Sequence[PlannedRun],
     run_specs: Sequence[RunSpec],
     world: World,
+    ledger: Ledger,
     progress: Progress,
     say: Say,
 ) -> None:
@@ -150,7 +170,7 @@ def _time_in_turns(
         for run, settings in zip(todo, run_specs, strict=True):
             short = shorten(settings, spec.out / "timing" / run.name, spec.time_only)
             # without a validation split nothing is evaluated: a few batches teach nothing worth measuring
-            trainer = Trainer(short, world, readers=Readers(opened.train, None), say=say)
+            trainer = Trainer(short, world, readers=Readers(opened.train, None), ledger=Ledger(ledger), say=say)
             trainer.on_progress(partial(progress, run))
             timed.append(Timed(run=run, full=settings, trainer=trainer))
         for trainer in _turns([item.trainer for item in timed]):

@@ -35,7 +35,7 @@ def shorten(spec: RunSpec, out: Path, batches: int) -> RunSpec:
     """
     shutil.rmtree(out, ignore_errors=True)
     settings, _ = spec.objective_settings()
-    fixed = ["dynamic.policy=", f"epochs={1 + MEASURED}", "checkpoint.every_steps=0", "checkpoint.every_minutes=1e9"]
+    fixed = ["dynamic.policy=''", f"epochs={1 + MEASURED}", "checkpoint.every_steps=0", "checkpoint.every_minutes=1e9"]
     if spec.distils:
         fixed.append(f"distill.alpha={settings.alpha}")
     ids = spec.store.split("train").ids if spec.subset is None else spec.subset.ids
@@ -51,22 +51,29 @@ def _whole_info(spec: RunSpec) -> dict[str, Any]:
     return {"policy": "all", "keep": 1.0, "kept": spec.total, "total": spec.total, **made_for(spec.store, "train")}
 
 
-def samples_per_epoch(spec: RunSpec) -> int:
-    """Samples an epoch of the whole run visits, less the remainder that fills no batch."""
+def samples_per_epoch(spec: RunSpec, kept: int) -> int:
+    """Samples an epoch over `kept` of them visits, less the remainder that fills no batch."""
     share = spec.recipe.dynamic.parameters.get("keep", 1.0) if spec.recipe.dynamic.policy else 1.0
-    return max(1, int(spec.kept * share)) // spec.recipe.batch_size * spec.recipe.batch_size
+    return max(1, int(kept * share)) // spec.recipe.batch_size * spec.recipe.batch_size
+
+
+def samples_per_run(spec: RunSpec, kept: int) -> int:
+    """Samples the whole run visits if it keeps `kept`: its budget, or so many in each of its epochs."""
+    budget, batch_size = spec.recipe.budget, spec.recipe.batch_size
+    steps = budget.steps or budget.samples // batch_size
+    return steps * batch_size or samples_per_epoch(spec, kept) * spec.recipe.epochs
 
 
 def extrapolate(timed: Timed) -> dict[str, Any]:
     """Contents of result.json for the whole run, from the short epochs after the first."""
     spec, trainer = timed.full, timed.trainer
     records = trainer.epochs[1:]
-    per_epoch = samples_per_epoch(spec)
+    per_epoch, total = samples_per_epoch(spec, spec.kept), samples_per_run(spec, spec.kept)
     epoch_seconds = [record["seconds"] / record["samples"] * per_epoch for record in records]
-    train_seconds = median(epoch_seconds) * timed.run.epochs
+    train_seconds = median(epoch_seconds) * total / per_epoch
     wait = sum(record["data_wait_seconds"] for record in records) / sum(record["seconds"] for record in records)
     seen = sum(record["samples"] for record in trainer.epochs)
-    scale = per_epoch * timed.run.epochs / seen
+    scale = total / seen
     counters = {name: round(amount * scale) for name, amount in trainer.ledger.counters.items()}
     settings, _ = spec.objective_settings()
     phases: Mapping[str, float] = {"data_wait": wait * train_seconds, "step": (1 - wait) * train_seconds}
@@ -78,12 +85,12 @@ def extrapolate(timed: Timed) -> dict[str, Any]:
         "epochs": timed.run.epochs,
         "samples_kept": spec.kept,
         "samples_total": spec.total,
-        "samples_seen": per_epoch * timed.run.epochs,
+        "samples_seen": total,
         "top1": None,
         "best_top1": None,
         "train_seconds": train_seconds,
         "epoch_seconds": epoch_seconds,
-        "images_per_second": per_epoch * timed.run.epochs / train_seconds,
+        "images_per_second": total / train_seconds,
         "data_wait_share": wait,
         "bytes_read": counters.get("bytes_read", 0),
         "payload_bytes": counters.get("payload_bytes", 0),
@@ -94,6 +101,6 @@ def extrapolate(timed: Timed) -> dict[str, Any]:
             "batches": round(median(record["samples"] for record in records) / spec.recipe.batch_size),
             "epochs": len(records),
             "samples_timed": int(sum(record["samples"] for record in records)),
-            "samples_total": per_epoch * timed.run.epochs,
+            "samples_total": total,
         },
     }

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
@@ -63,11 +64,14 @@ class Learner:
         pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8, device=device)
         to_input(pixels.permute(0, 3, 1, 2), recipe.mean, recipe.std, dtype)
         logits = torch.zeros(2, len(self._spec.store.classes), dtype=dtype, device=device, requires_grad=True)
-        teacher = self._spec.teacher
-        if teacher is not None or not self.objective.needs_teacher:
-            targets = None if teacher is None else torch.zeros_like(logits, dtype=teacher.dtype)
-            labels = torch.zeros(2, dtype=torch.int64, device=device)
-            self.objective(logits, targets, labels, None).mean().backward()
+        teacher, cached = self._spec.teacher, self._spec.cached
+        targets: Tensor | SoftLabels | None = None
+        if cached is not None:
+            targets = cached.lookup(torch.from_numpy(np.resize(cached.ids, 2)), 0).to(device)
+        elif teacher is not None:
+            targets = torch.zeros_like(logits, dtype=teacher.dtype)
+        labels = torch.zeros(2, dtype=torch.int64, device=device)
+        self.objective(logits, targets, labels, None).mean().backward()
 
     def compile(self, batch_size: int, say: Callable[[str], None]) -> None:
         """Run the student through torch.compile, tried out on zeros; falls back to eager, and says so, if that fails.

@@ -276,7 +276,8 @@ class Trainer:
         if self.log:
             self.log.write(kind, self.global_step, values)
         if self._progress:
-            self._progress({"kind": kind, "step": self.global_step, "total_steps": self.total_steps, **values})
+            where = {"step": self.global_step, "total_steps": self.total_steps, "finished": self.finished}
+            self._progress({"kind": kind, **where, **values})
 
     # ---- checkpoints -------------------------------------------------------------------------------------------
 
