@@ -60,5 +60,5 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # bytes that are no text, no JSON, numbers too long, lists too deep
         raise ValueError(f"{path} is not valid JSON ({error})") from None

@@ -26,8 +26,6 @@ def check_agreement(split: Split, header: Header, num_classes: int) -> None:
 
 def _whole(split: Split, header: Header) -> str | None:
     count = len(split)
-    if count != header.num_samples:
-        return f"{count} rows in the index, {header.num_samples} samples in the file"
     if count != header.num_allocations:
         return f"{count} rows in the index, {header.num_allocations} payloads in the file"
     if header.fields != FIELDS:

@@ -169,10 +169,10 @@ def payload_sizes(pointers: np.ndarray, allocations: np.ndarray) -> np.ndarray:
 
 def _field(path: Path, descriptor: np.void) -> Field:
     type_id = int(descriptor["type_id"])
-    name = bytes(descriptor["name"]).split(b"\0", 1)[0]
+    name = bytes(descriptor["name"]).rstrip(b"\0")
     if type_id not in FIELD_TYPES:
         raise ValueError(f"{path}: field {name!r} has type {type_id}; known are {sorted(FIELD_TYPES)}")
-    if not name or not name.isascii():
+    if not name or not name.isascii() or b"\0" in name:
         raise ValueError(f"{path}: a field has the name {name!r}; names are 1 to 16 ASCII characters")
     return Field(name=name.decode("ascii"), type_id=type_id)
 

@@ -178,7 +178,7 @@ _ENTRIES: dict[str, tuple[Callable[[object], bool], str]] = {
 def _open_split(store: Path, name: str, num_classes: int) -> Split:
     beton = store / f"{name}.beton"
     header = read_header(beton)
-    numbers = read_numbers(index_path(beton))
+    numbers = read_numbers(index_path(beton), header.num_samples)
     split = Split(
         name=name,
         path=beton,

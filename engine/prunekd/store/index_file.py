@@ -48,14 +48,16 @@ def index_path(beton: Path) -> Path:
     return beton.with_suffix(".index.parquet")
 
 
-def read_numbers(path: Path) -> dict[str, np.ndarray]:
-    """All columns but the keys, each (n,) in the dtype of SCHEMA; read group by group, so that little else is held.
+def read_numbers(path: Path, count: int) -> dict[str, np.ndarray]:
+    """All columns but the keys, each (count,) in the dtype of SCHEMA; read by the group, so that little else is held.
 
     Raises:
-        ValueError: the file is missing, damaged, or not an index; the message names it and what to do.
+        ValueError: the file is missing, damaged, not an index, or one of another number of samples than `count`; the
+            message names it and what to do.
     """
     with _opened(path) as file:
-        count = file.metadata.num_rows
+        if file.metadata.num_rows != count:
+            raise pa.ArrowInvalid(f"{file.metadata.num_rows} rows in the index, {count} samples in the file")
         columns = {field.name: np.empty(count, field.type.to_pandas_dtype()) for field in SCHEMA if field.name != KEY}
         row = 0
         for group in range(file.num_row_groups):
