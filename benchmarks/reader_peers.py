@@ -5,6 +5,7 @@ probability 1/2, that end as uint8 batches in memory. Each imports its library w
 """
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -234,7 +235,22 @@ def dali_file(job: Job) -> Contender:
         auto_reset=True,
         last_batch_policy=LastBatchPolicy.DROP,
     )
-    return Contender(epoch=lambda number: (len(b[0]["images"]) for b in iterator), **folder_files(store, job))
+    def epoch(number: int) -> Iterator[int]:
+        for batch in iterator:
+            yield len(batch[0]["images"])
+        # By now DALI decodes the next epoch's first batches, as it decoded this one's during the last: they take each
+        # other's place in the account, or a short epoch would cost nearly nothing.
+        wait_for_idleness()
+
+    return Contender(epoch=epoch, **folder_files(store, job))
+
+
+def wait_for_idleness() -> None:
+    """Return when this process's threads have done next to nothing for 5 ms."""
+    used = -1.0
+    while time.process_time() - used > 0.001:
+        used = time.process_time()
+        time.sleep(0.005)
 
 
 def torchvision(decoder: str) -> Callable[[Job], Contender]:
