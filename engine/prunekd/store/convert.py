@@ -6,7 +6,7 @@ number of threads, nor on interruptions.
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -143,15 +143,24 @@ class _Conversion:
         with (
             naming(beton),
             BetonWriter(beton, capacity=total, page_size=self.settings.page_size, cursor=cursor) as writer,
+            ThreadPoolExecutor(1, "convert-commit") as committer,  # the disk takes a chunk while the next one is made
         ):
             stream = outcomes(self.source, split, self.ids[split][start:], self.settings, pool)
+            committed: Future[None] | None = None
             while start < total:
                 stop = min(start + self.settings.chunk_size, total)
                 table, part = self._write_chunk(split, start, stop, stream, writer)
-                writer.sync()
-                self.journal.add(split, len(parts), table, part)
+                if committed is not None:
+                    committed.result()
+                committed = committer.submit(self._commit, writer, split, len(parts), table, part)
                 parts.append(part)
                 start = stop
+            if committed is not None:
+                committed.result()
+
+    def _commit(self, writer: BetonWriter, split: str, number: int, table: pa.Table, part: Part) -> None:
+        writer.sync()
+        self.journal.add(split, number, table, part)
 
     def _write_chunk(
         self, split: str, start: int, stop: int, stream: Iterator[Outcome], writer: BetonWriter
