@@ -151,6 +151,23 @@ def test_break_even_counts_scores_labels_and_compaction(folder: Path) -> None:
     assert medium.break_even_arm == pytest.approx((COSTS["score"] + COSTS["compact"]) / saved)
 
 
+def test_corrupt_samples_and_the_sweep_s_own_processes_are_in_the_report(tmp_path: Path) -> None:
+    sweep = write_big_sweep(tmp_path / "sweep", seeds=1)
+    for name, counts in (("kd-random-keep0.5-seed0", (7, 0)), ("plain-all-keep1-seed0", (2, 4))):
+        file = sweep / "runs" / name / "result.json"
+        values = json.loads(file.read_text())
+        file.write_text(json.dumps(values | dict(zip(("replaced", "skipped"), counts, strict=True))))
+    (sweep / "ledger.json").write_text(json.dumps({"processes": [{"seconds": {"imports": 3.25, "step": 1000.0}}]}))
+    page = tmp_path / "page.html"
+    report(str(sweep), "--out", str(page))
+    assert "9 replaced by others, 4 left out" in page.read_text()
+    assert "<td>3.25</td><td>1,000</td><td>1,003</td>" in page.read_text()
+    with page.with_suffix(".csv").open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert (rows["plain-all-keep1-seed0"]["replaced"], rows["plain-all-keep1-seed0"]["skipped"]) == ("2", "4")
+    assert json.loads(page.with_suffix(".json").read_text())["processes"] == [{"imports": 3.25, "step": 1000.0}]
+
+
 def claims_of(path: Path, **changes: Any) -> dict[str, tuple[str, str]]:
     claims = check_claims(summarize_sweep(read_sweep(write_big_sweep(path, **changes))))
     return {claim.text: (claim.verdict, claim.measured) for claim in claims}

@@ -23,7 +23,8 @@ def dashboard(progress: SweepProgress, title: str) -> Iterator[Callable[[RunStat
     if not console.is_terminal:
         yield _plain(progress, title)
         return
-    with Live(console=console, get_renderable=lambda: render(progress, title, console), refresh_per_second=4):
+    # drawing takes milliseconds of the processor that the sweep is timed on: once a second is enough
+    with Live(console=console, get_renderable=lambda: render(progress, title, console), refresh_per_second=1):
         yield lambda state: None
 
 

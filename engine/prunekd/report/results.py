@@ -76,7 +76,8 @@ class Sweep:
 
     runs are the finished ones in the order of sweep.json, missing the names without a result, unlisted the folders
     with a result that sweep.json does not name (they are not in any figure). costs are seconds spent once, by name.
-    facts is all of sweep.json, for provenance.
+    processes are the seconds by phase of each process that worked on the sweep, from its start to its end. facts is
+    all of sweep.json, for provenance.
     """
 
     path: Path
@@ -85,6 +86,7 @@ class Sweep:
     unlisted: tuple[str, ...]
     costs: Mapping[str, float]
     facts: Mapping[str, Any]
+    processes: tuple[Mapping[str, Number], ...] = ()
 
     @property
     def planned(self) -> int:
@@ -126,6 +128,7 @@ def read_sweep(path: Path) -> Sweep:
         missing=tuple(name for name in names if name not in finished),
         unlisted=tuple(name for name in on_disk if name not in found),
         costs=_costs(facts),
+        processes=_processes(path / "ledger.json"),
         facts=facts.values,
     )
 
@@ -206,6 +209,13 @@ def _costs(facts: "_Fields") -> dict[str, float]:
         name: float(_Fields(facts.file, costs.get(name), f"costs.{name}.").number("seconds", least=0))
         for name in costs.values
     }
+
+
+def _processes(file: Path) -> tuple[Mapping[str, Number], ...]:
+    if not file.is_file():
+        return ()
+    processes = _Fields(file, read_json(file)).get("processes")
+    return tuple(_Fields(file, process, "processes.").table("seconds") for process in processes)
 
 
 class _Fields:

@@ -1,7 +1,7 @@
 """The page's tables and texts, each a piece of HTML; everything that comes from a sweep is escaped."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -164,7 +164,21 @@ def ledger(summary: Summary) -> str:
         once = [number(group.one_off[name]) if name in group.one_off else DASH for name in summary.sweep.costs]
         total = number(sum(group.phases.values()))
         rows.append([series_title(group.arm, group.policy), f"{group.keep:g}", *cells, total, *once])
-    return table(head, rows)
+    return table(head, rows) + _processes(summary.sweep.processes)
+
+
+def _processes(processes: Sequence[Mapping[str, float]]) -> str:
+    """Where the wall-clock of the sweep itself went."""
+    if not processes:
+        return ""
+    phases = sorted_phases([name for seconds in processes for name in seconds])
+    rows = [
+        [str(at), *(number(seconds.get(name, 0.0)) for name in phases), number(sum(seconds.values()))]
+        for at, seconds in enumerate(processes, 1)
+    ]
+    return note("The processes that worked on the sweep, each from its start to its end, in seconds:") + table(
+        ("process", *phases, "all"), rows
+    )
 
 
 def provenance(facts: Any) -> str:

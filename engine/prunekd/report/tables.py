@@ -56,6 +56,7 @@ def summary_dict(summary: Summary) -> dict[str, Any]:
             "missing": summary.sweep.missing,
             "unlisted": summary.sweep.unlisted,
             "costs": summary.sweep.costs,
+            "processes": summary.sweep.processes,
             "runs": [{**run_row(run), "epoch_seconds": run.epoch_seconds} for run in summary.sweep.runs],
             "sweep": summary.sweep.facts,
         }
