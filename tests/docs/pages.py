@@ -89,13 +89,13 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
-def shrunk(command: str) -> list[str]:
+def shrunk(command: str, settings: tuple[str, ...]) -> list[str]:
     """The words of a prunekd command, with stand-ins for what is large or far away."""
     for pattern, instead in STAND_INS.items():
         command = re.sub(pattern, instead, command)
     words = shlex.split(command, comments=True)
     if any(word in TRAINING for word in words) and "--verify" not in words:
-        words += [f"--set={setting}" for setting in TINY]
+        words += [f"--set={setting}" for setting in settings]
     return words
 
 
@@ -112,28 +112,28 @@ def registries_restored() -> Iterator[None]:
             registry.update(entries)  # type: ignore[call-overload]
 
 
-def run(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, small: bool = True) -> tuple[int, str]:
+def run(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...] = ()) -> tuple[int, str]:
     """Run one command in `folder`: prunekd and the examples in this process, all else in a shell. Code and output.
 
     Args:
-        small: shrink what prunekd is asked to train.
+        settings: of a recipe, for what is trained; if there are any, stand-ins are put in too.
     """
     words = shlex.split(command, comments=True) if "\n" not in command else ["sh"]
     if words[:1] == ["prunekd"]:
-        done = CliRunner().invoke(main, (shrunk(command) if small else words)[1:])
+        done = CliRunner().invoke(main, (shrunk(command, settings) if settings else words)[1:])
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         return done.exit_code, done.output
     if words[:1] == ["python"] and words[1].startswith("docs/examples/"):
         with registries_restored(), monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", shrunk(command)[1:])
+            patch.setattr(sys, "argv", shrunk(command, settings)[1:])
             try:
                 runpy.run_path(words[1], run_name="__main__")
             except SystemExit as end:
                 return int(end.code or 0), ""
         return 0, ""
     if words[:1] == ["torchrun"]:
-        command = shlex.join([sys.executable, "-m", "torch.distributed.run", *shrunk(command)[1:]])
+        command = shlex.join([sys.executable, "-m", "torch.distributed.run", *shrunk(command, settings)[1:]])
     roots = os.pathsep.join([str(ROOT / "engine"), str(ROOT / "kernels")])
     env = {**os.environ, "PYTHONPATH": roots, "OMP_NUM_THREADS": "1"}
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"

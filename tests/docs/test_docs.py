@@ -13,9 +13,11 @@ from click.testing import CliRunner
 from command_lines import check
 from docs.pages import PAGES, ROOT, TINY, blocks, run
 from prunekd.cli import main
-from store.datasets import ilsvrc_archives, image_folder
+from store.datasets import cifar_folder, hugging_face, ilsvrc_archives, image_folder, webdataset_shards
 
 KINDS = ("sh", "console", "console fails", "python", "text", "yaml", "")
+# a page with more data needs no batches as small as the others do
+ROOMIER = {"tour": ("batch_size=128",)}
 # programs that pages may name without running them
 OUTSIDE = {
     "docker",
@@ -39,6 +41,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
     image_folder(folder / "photos", count=60)
     ilsvrc_archives(folder / "photos", folder / "imagenet")
+    webdataset_shards(folder / "photos", folder / "shards")
+    hugging_face(folder / "photos", folder / "hub")
+    cifar_folder(folder, hundred=False, python=False)
     settings = [f"--set={setting}" for setting in TINY]
 
     def prunekd(*words: object) -> None:
@@ -84,12 +89,12 @@ def test_commands_of_a_page_run(page: Path, place: Path, monkeypatch: pytest.Mon
         assert block.kind in KINDS, f"{page.name}:{block.line}: no such kind of block: {block.kind}"
         if block.kind == "sh":
             for command in block.commands:
-                code, output = run(command, place, monkeypatch)
+                code, output = run(command, place, monkeypatch, (*TINY, *ROOMIER.get(page.stem, ())))
                 assert code == 0, f"{page.name}:{block.line}: {command}\n{output}"
         elif block.kind == "console fails":
             (command,) = block.commands
             expected = block.text.partition("\n")[2].replace("\\\n", "").split("...")
-            code, output = run(command, place, monkeypatch, small=False)
+            code, output = run(command, place, monkeypatch)
             flat = " ".join(output.split())
             assert code != 0, f"{page.name}:{block.line}: {command} did not fail:\n{output}"
             for part in expected:
