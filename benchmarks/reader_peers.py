@@ -130,13 +130,14 @@ def limit(job: Job) -> Contender:
     """A plain loop over bytes in memory: what decoding and resizing alone cost a thread."""
     import torch
 
-    from prunekd.input.decode import decode, write_view
+    from prunekd.input.decode import ViewDecoder
 
     torch.set_num_threads(1)
     split = open_store(job.work / "store").split("train")
     rows = split.rows(job.ids)
-    with split.payloads() as payloads:
-        stored = {row: payloads.read(row) for row in rows.tolist()}
+    payloads = split.payloads()
+    stored = {row: payloads.read(row) for row in rows.tolist()}
+    decoder = ViewDecoder(split, payloads)
     out = np.empty((job.batch_size, job.side, job.side, 3), np.uint8)
     view = ViewSettings(kind="random_resized_crop", size=job.side, scale=SCALE, ratio=RATIO)
 
@@ -146,8 +147,7 @@ def limit(job: Job) -> Contender:
             batch = plan.batch(k)
             boxes, flips = batch.boxes.tolist(), batch.flips.tolist()
             for i, row in enumerate(batch.rows.tolist()):
-                pixels = decode(stored[row], int(split.modes[row]), int(split.widths[row]), int(split.heights[row]))
-                write_view(pixels, boxes[i], flips[i], out[i])
+                decoder.decode(stored[row], row, boxes[i], flips[i], out[i])
             yield len(batch.ids)
 
     return Contender(epoch=epoch, files=[split.path], payload=sum(map(len, stored.values())))
@@ -235,6 +235,7 @@ def dali_file(job: Job) -> Contender:
         auto_reset=True,
         last_batch_policy=LastBatchPolicy.DROP,
     )
+
     def epoch(number: int) -> Iterator[int]:
         for batch in iterator:
             yield len(batch[0]["images"])

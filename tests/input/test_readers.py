@@ -1,7 +1,11 @@
 """The readers: same ids, same crops, right pixels, nothing left behind."""
 
+import gc
 import io
+import mmap
+import os
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +15,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as T
 
 from prunekd.input import READERS, EpochPlan, ViewSettings, eval_plan, open_reader, train_plan
-from prunekd.input.native_reader import HELD, LOOK_AHEAD, NativeReader
+from prunekd.input.native_reader import HELD, LOOK_AHEAD, READ_AHEAD, NativeReader
 from prunekd.store.convert import ConvertSettings, convert
 from prunekd.store.index import Store, open_store
 from prunekd.store.sources import open_source
@@ -153,6 +157,66 @@ def test_leaving_early_leaves_no_thread_and_no_buffer(photos: Store) -> None:
     assert threading.active_count() <= before + 3
     reader.close()
     assert threading.active_count() == before
+
+
+def test_ending_early_or_late_closes_every_file_and_frees_every_buffer(photos: Store) -> None:
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = open_files()
+    for batches in (1, 2, 4):
+        reader = NativeReader(photos, "train", workers=2)
+        seen = [batch for _, batch in zip(range(batches), reader.epoch(plan(photos)), strict=False)]
+        buffers = [weakref.ref(buffer) for buffer in reader._free]
+        assert len(buffers) <= LOOK_AHEAD + HELD
+        del seen
+        reader.close()
+        assert open_files() == before
+        del reader
+        gc.collect()
+        assert not any(ref() for ref in buffers)
+
+
+def test_an_epoch_uses_the_same_few_buffers_again(photos: Store) -> None:
+    with open_reader("native", photos, "train", workers=2) as reader:
+        addresses = {batch.images.data_ptr() for _ in range(3) for batch in reader.epoch(plan(photos, batch_size=2))}
+    assert len(addresses) <= LOOK_AHEAD + HELD
+
+
+def test_what_is_announced_is_what_is_read_in_the_order_of_the_file(
+    photos: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And announcing changes no batch."""
+    split = photos.split("train")
+    epoch = train_plan(split, ids=split.ids[::2], seed=0, epoch=0, batch_size=2, view=RRC)
+    announced: list[tuple[int, int]] = []
+
+    def note(_file: int, start: int, size: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_WILLNEED
+        announced.append((start, start + size))
+
+    with NativeReader(photos, "train", workers=1, read_ahead=0) as plain, NativeReader(photos, "train") as reader:
+        expected = [batch.images.clone() for batch in plain.epoch(epoch)]
+        assert not announced
+        monkeypatch.setattr(os, "posix_fadvise", note)
+        for image, batch in zip(expected, reader.epoch(epoch), strict=True):
+            assert torch.equal(image, batch.images)
+    rows = split.rows(epoch.ids)
+    pages = {page for row in rows for page in touched(split.pointers[row], split.pointers[row] + split.sizes[row])}
+    assert {page for start, end in announced for page in touched(start, end)} == pages
+    for group in range(0, len(epoch), READ_AHEAD):  # each group starts anew at the beginning of the file
+        rows = np.concatenate([epoch.batch(k).rows for k in range(group, min(group + READ_AHEAD, len(epoch)))])
+        ends = [end for _, end in announced]
+        count = ends.index(int((split.pointers[rows] + split.sizes[rows]).max())) + 1
+        mine = announced[:count]
+        del announced[:count]
+        assert mine == sorted(mine)
+    assert not announced
+
+
+def touched(start: int, end: int) -> range:
+    """Pages of a range of bytes."""
+    return range(int(start) // mmap.PAGESIZE, (int(end) - 1) // mmap.PAGESIZE + 1)
 
 
 def test_a_batch_stays_as_it_is_until_the_next_but_one(photos: Store) -> None:

@@ -130,7 +130,8 @@ def _finish(view: np.ndarray, flip: bool, out: np.ndarray) -> None:
     if view.shape == out.shape:
         out[:] = view[:, ::-1] if flip else view
         return
-    image = torch.from_numpy(np.ascontiguousarray(view)).permute(2, 0, 1)[None]
+    # Made in this order the strides say channels-last, and PyTorch neither converts the image nor the result.
+    image = torch.from_numpy(np.ascontiguousarray(view))[None].permute(0, 3, 1, 2)
     image = F.interpolate(image, size=out.shape[:2], mode="bilinear", antialias=True)
     if flip:
         image = image.flip(3)  # ten times faster than NumPy, which copies pixel by pixel

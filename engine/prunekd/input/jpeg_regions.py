@@ -15,6 +15,11 @@ from prunekd.input.jpeg_library import FULL, LIBJPEG_ERROR, OTHER_SIZE, State, T
 MARGIN = 8  # columns more on each side: interpolation of chroma looks at a neighbour, which is two columns away
 
 
+# libjpeg-turbo writes a row past the caches where it begins at a multiple of 16 or 32 bytes; fetching it from memory
+# again a moment later made a decode take half as long again, in those processes whose memory happened to lie so.
+ODD = 24
+
+
 class RegionDecoder:
     """Decodes rectangles; for one thread at a time.
 
@@ -56,8 +61,8 @@ class RegionDecoder:
         assert 0 <= top < top + h <= rows, (box, rows)
         assert scale in (8, 4, 2, 1)
         first, last = max(0, left - MARGIN), min(columns, left + w + MARGIN)
-        if len(self._line) < 3 * columns:
-            self._line = np.empty(3 * columns, dtype=np.uint8)
+        if len(self._line) < 3 * columns + ODD:
+            self._line = np.empty(3 * columns + ODD, dtype=np.uint8)
         if len(self._out) < 3 * w * h:
             self._out = np.empty(3 * w * h, dtype=np.uint8)
         self._task.__init__(scale, width, height, first, top, last - first, h, left, w)  # type: ignore[misc]
@@ -68,7 +73,7 @@ class RegionDecoder:
             payload,
             len(payload),
             ctypes.addressof(self._task),
-            self._line.ctypes.data,
+            self._line.ctypes.data // 16 * 16 + ODD,
             self._out.ctypes.data,
         )
         if code == OTHER_SIZE:
