@@ -1,5 +1,6 @@
 """The main path through the command line, and what it says to bad input."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -160,3 +161,24 @@ def test_dynamics_gathered_in_training_choose_a_subset(work: Path) -> None:
     assert json.loads(made.stdout)["kept"] == 24
     wrong = run("train", store, "--recipe", "demo", "--track", "dul", "--out", work / "none", code=2)
     assert "'dul' (did you mean 'dual'?)" in wrong.stderr
+
+
+def test_a_sweep_over_alpha_ends_in_its_table(work: Path) -> None:
+    out = work / "alphas"
+    swept = run("bench", work / "store", "--recipe", "demo", *SMALL, "--set", "epochs=1", "--teacher", work / "teacher",
+                "--sweep", "alpha", "--keep", "1,0.5", "--out", out)  # fmt: skip
+    with (out / "alpha.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["keep"], row["alpha"]) for row in rows] == [
+        (keep, alpha) for keep in ("1.0", "0.5") for alpha in ("0.0", "0.25", "0.5", "0.75", "0.9", "1.0")
+    ]
+    for row in rows:
+        name = "plain" if row["alpha"] == "0.0" else f"alpha{round(100 * float(row['alpha']))}"
+        policy = "all" if row["keep"] == "1.0" else "random"
+        result = json.loads(
+            (out / "runs" / f"{name}-{policy}-keep{float(row['keep']):g}-seed0/result.json").read_text()
+        )
+        assert float(row["top1"]) == pytest.approx(result["top1"], abs=1e-5)
+        assert (result["alpha"] or 0.0) == float(row["alpha"])
+    assert sum(row["best"] == "True" for row in rows) == 2
+    assert swept.stdout.splitlines()[-1] == str(out / "alpha.csv")

@@ -1,6 +1,8 @@
 """What `prunekd bench` does: settings, what has to be made first, the sweep, or an estimate of it."""
 
+import csv
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,14 +11,17 @@ from prunekd.cli._dashboard import dashboard, duration
 from prunekd.cli._shared import progress_bar, say
 from prunekd.cli._teacher import open_teacher_with
 from prunekd.cli.train import labels_option, overrides_option
+from prunekd.common.files import replacing
 from prunekd.common.ledger import Ledger
 from prunekd.pruning.policies import POLICIES
 from prunekd.pruning.scores import SCORES, Scores, read_scores, write_scores
+from prunekd.report.alpha_sweep import alpha_arms, alpha_rows, alpha_text
 from prunekd.report.arms import parse_arm
 from prunekd.report.forecast import forecast
 from prunekd.report.grid import PlannedRun, SweepSpec, plan_runs
 from prunekd.report.logs import Log, TensorBoardLog, WandbLog
 from prunekd.report.progress import SweepProgress
+from prunekd.report.results import read_sweep
 from prunekd.report.sweep import run_spec, run_sweep
 from prunekd.report.timing import MEASURED, samples_per_epoch, samples_per_run
 from prunekd.report.wording import number, plural
@@ -52,6 +57,8 @@ def _settings(world: World, options: Options) -> SweepSpec:
     store = open_store(options["store"])
     own = tuple(parse_arm(text) for text in options["own_arms"])
     named = [name.strip().replace("-", "_") for name in options["arms"].split(",")]
+    if options["sweep"] == "alpha":
+        named, own = ["plain"], (*own, *alpha_arms("cached" if options["labels"] else "online"))
     teacher, info = open_teacher_with(options, options["teacher"], store.classes, world.device)
     spec = SweepSpec(
         store=store,
@@ -176,6 +183,16 @@ def train(world: World, spec: SweepSpec, options: Options, ledger: Ledger) -> li
     finally:
         for log in logs:
             log.close()
+
+
+def alpha_table(out: Path) -> tuple[list[dict[str, Any]], str]:
+    """What a sweep over alpha found, as rows and as text; the rows are written to alpha.csv in its folder, too."""
+    rows, file = alpha_rows(read_sweep(out)), out / "alpha.csv"
+    with replacing(file) as new, new.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows, f"{alpha_text(rows)}\n{file}"
 
 
 def _extent(spec: SweepSpec, run: PlannedRun) -> tuple[int, int]:

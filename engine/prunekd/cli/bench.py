@@ -65,6 +65,11 @@ class Cost(click.ParamType):
     metavar="NAME:KEY=VALUE,...",
     help="An arm of your own: base (an arm to start from), teacher, policy, or any setting of the recipe.",
 )
+@click.option(
+    "--sweep",
+    type=click.Choice(["alpha"]),
+    help="In place of --arms: plain training and distillation at alpha 0.25 to 1; the table goes to OUT/alpha.csv too.",
+)
 @click.option("--policies", default="random", show_default=True, help="Comma-separated policies for arms without one.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Number of seeds.")
 @click.option("--teacher", help=TEACHER_HELP)
@@ -126,9 +131,10 @@ def command(began: float, **options: Any) -> None:
       prunekd bench store --recipe demo --teacher teacher --keep 1,0.5,0.25 --seeds 3 --out sweep
       prunekd bench store --recipe demo --teacher teacher --keep 1,0.5 --dry-run --out sweep
       prunekd bench store --recipe demo --teacher teacher --arms kd,hot --arm hot:distill.temperature=8 --out hot
+      prunekd bench store --recipe demo --teacher teacher --sweep alpha --keep 1,0.5,0.1 --seeds 3 --out alphas
       prunekd report sweep --out report.html
     """
-    from prunekd.cli._bench import estimate, prepare, train
+    from prunekd.cli._bench import alpha_table, estimate, prepare, train
     from prunekd.training import open_world
 
     with booked_from(began) as ledger, open_world(options["device"]) as world:
@@ -139,6 +145,10 @@ def command(began: float, **options: Any) -> None:
             emit(values, options["as_json"], text)
             return
         results = train(world, prepare(world, options, ledger), options, ledger)
+    if options["sweep"]:
+        rows, text = alpha_table(options["out"])
+        emit(rows, options["as_json"], text)
+        return
     emit(results, options["as_json"], "\n".join([*map(_line, results), str(options["out"])]))
 
 
