@@ -10,6 +10,9 @@ import shutil
 import struct
 import subprocess
 import sys
+import tracemalloc
+import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +25,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from prunekd.input import decode, open_reader
+from prunekd.input.plan import eval_plan
+from prunekd.input.views import ViewSettings
 from prunekd.store.beton import ALLOCATION, HEADER, metadata_ptr, metadata_type, read_header
 from prunekd.store.beton_writer import FIELDS
 from prunekd.store.convert import ConvertSettings, convert
 from prunekd.store.index import Store, open_store
 from prunekd.store.sources import open_source
+from support import require
 
 WORKER = r"""
 import json, resource, sys, zlib
@@ -186,7 +193,8 @@ def tamper(store: Path, name: str, how: str, span: int, where: float, content: b
         if how == "cut":
             opened.truncate(at)
         elif how == "grow":
-            opened.truncate(min(at + int.from_bytes(content[:6], "little"), 1 << 42))
+            most = 1 << 23 if name == "store.json" else 1 << 42  # what a store.json holds must be read
+            opened.truncate(min(at + int.from_bytes(content[:6], "little"), most))
         else:
             opened.seek(at)
             if how == "flip":
@@ -266,6 +274,11 @@ def test_a_store_json_of_any_content_is_refused_or_changes_nothing(
 def test_garbage_for_a_store_json_is_named(worker: Worker, copy: Path, stored: dict[str, Any], text: str) -> None:
     (copy / "store.json").write_text(text)
     assert "store.json" in check(worker, copy, stored)
+
+
+def test_a_store_json_too_large_to_be_one_is_not_read(worker: Worker, copy: Path, stored: dict[str, Any]) -> None:
+    os.truncate(copy / "store.json", 1 << 40)
+    assert "store.json is damaged: 1099511627776 bytes" in check(worker, copy, stored)
 
 
 def edit_index(store: Path, change: Callable[[pa.Table], pa.Table]) -> None:
@@ -408,3 +421,40 @@ def test_an_opened_store_names_an_index_that_was_damaged_since(copy: Path) -> No
     index.write_bytes(data)
     with pytest.raises(ValueError, match=r"train\.index\.parquet is damaged"):
         split.keys()
+
+
+@pytest.mark.parametrize("reader", ["native", "native without libjpeg", "ffcv"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_claims_to_be_huge_is_refused_by_its_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str, progressive: bool
+) -> None:
+    """65,500 x 65,500 pixels are 12.9 GB; the index says 30 x 20 and has the right checksum."""
+    if reader == "ffcv":
+        require("ffcv")
+    for k in range(2):
+        path = tmp_path / f"source/train/class{k}/image.jpg"
+        path.parent.mkdir(parents=True)
+        pixels = np.random.default_rng(k).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path, progressive=progressive)
+    split = convert(open_source(tmp_path / "source"), tmp_path / "store").split("train")
+    with split.payloads() as payloads:
+        bomb = bytearray(payloads.read(1))
+    frame = bomb.index(b"\xff\xc2" if progressive else b"\xff\xc0")
+    bomb[frame + 5 : frame + 9] = struct.pack(">HH", 65500, 65500)
+    with open(split.path, "r+b") as file:
+        file.seek(int(split.pointers[1]))
+        file.write(bomb)
+    edit_index(tmp_path / "store", put("crc32", pa.array([int(split.crc32[0]), zlib.crc32(bomb)], pa.uint32())))
+    if reader == "native without libjpeg":
+        monkeypatch.setattr(decode, "library", lambda: "the test says so")
+    store = open_store(tmp_path / "store")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        opened = open_reader(reader.split()[0], store, "train", workers=1)
+    tracemalloc.start()
+    try:
+        with opened, pytest.raises(ValueError, match=r"sample 1 .*the JPEG is"):
+            list(opened.epoch(eval_plan(store.split("train"), batch_size=2, view=ViewSettings(kind="center", size=8))))
+        assert tracemalloc.get_traced_memory()[1] < MOST
+    finally:
+        tracemalloc.stop()

@@ -103,10 +103,10 @@ def _raw(payload: bytes, width: int, height: int, part: Box) -> np.ndarray:
 
 def _whole(payload: bytes, width: int, height: int, part: Box) -> np.ndarray:
     left, top, w, h = part
-    pixels = simplejpeg.decode_jpeg(payload, "RGB")
-    if pixels.shape != (height, width, 3):
-        raise ValueError(f"the JPEG is {pixels.shape[1]} x {pixels.shape[0]}, the index says {width} x {height}")
-    return pixels[top : top + h, left : left + w]
+    found = simplejpeg.decode_jpeg_header(payload)[:2]
+    if found != (height, width):  # looked at first: memory for the whole image is taken on the word of its header
+        raise ValueError(f"the JPEG is {found[1]} x {found[0]}, the index says {width} x {height}")
+    return simplejpeg.decode_jpeg(payload, "RGB")[top : top + h, left : left + w]
 
 
 def _scale(width: int, height: int, size: int) -> int:
