@@ -90,6 +90,7 @@ class Builder:
         self.patterns = [line for line in lines if line and not line.startswith("#")]
         self.out = out
         self.given = dict(pair.split("=", 1) for pair in options.arg)
+        self.arguments |= {name: value for name, value in self.given.items() if name in self.arguments}
         self.env = dict(pair.split("=", 1) for pair in options.env)
         self.binds = [(Path(source), target) for source, target in (bind.split("=", 1) for bind in options.bind)]
         self.done: set[str] = set()

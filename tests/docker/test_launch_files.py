@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 import pytest
+import torch.distributed.run
 
 from command_lines import check, check_torchrun, read_yaml
 from prunekd.store.index import Store
@@ -89,6 +90,24 @@ def test_the_pytorchjob_has_the_fields_of_its_kind() -> None:
     container["volumeMount"] = []
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(pod, version, strict=True)
+
+
+def test_torchrun_takes_the_rendezvous_from_what_the_operator_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    job: Any = read_yaml(DOCKER / "pytorchjob.yaml")
+    elastic = job["spec"]["elasticPolicy"]
+    for name, value in {
+        "PET_RDZV_ENDPOINT": "prunekd-student-worker-0:23456",
+        "PET_RDZV_BACKEND": elastic["rdzvBackend"],
+        "PET_NNODES": f"{elastic['minReplicas']}:{elastic['maxReplicas']}",
+        "PET_MAX_RESTARTS": str(elastic["maxRestarts"]),
+        "PET_NPROC_PER_NODE": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    arguments = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["args"]
+    options = torch.distributed.run.get_args_parser().parse_args(arguments)
+    assert options.rdzv_endpoint == "prunekd-student-worker-0:23456"
+    assert (options.rdzv_backend, options.nnodes, int(options.max_restarts)) == ("c10d", "1:2", 10)
+    assert options.nproc_per_node == "gpu", "the command line comes before the environment"
 
 
 def test_command_lines_in_comments_parse() -> None:
