@@ -2,22 +2,22 @@
 
 Trains the same recipe at several keep ratios in one process, the runs taking turns epoch by epoch, and fits
     epoch seconds = a * r + c
-to the median epochs; c is what an epoch costs without any sample. One row per keep ratio is appended to
+to the median epochs; c is what an epoch costs without any sample. seen_share is what is left of r when the last batch,
+which is not full, is dropped. One row per keep ratio is appended to
 benchmarks/results/epoch_time.csv. Without STORE, photographs are made up (smooth 160 x 120 JPEGs).
 
     python benchmarks/epoch_time.py
     python benchmarks/epoch_time.py STORE --recipe photos --teacher RUN
 """
 
-import csv
 import tempfile
 from pathlib import Path
+from statistics import mean
 
 import click
 import numpy as np
 from PIL import Image
 
-from prunekd.common.machine import describe_machine
 from prunekd.distill import TeacherSettings, describe_teacher, open_teacher
 from prunekd.report.aggregate import summarize_sweep
 from prunekd.report.results import read_sweep
@@ -26,8 +26,7 @@ from prunekd.store.convert import ConvertSettings, convert
 from prunekd.store.index import Store, open_store
 from prunekd.store.sources import open_source
 from prunekd.training import load_recipe, open_world
-
-RESULTS = Path(__file__).parent / "results" / "epoch_time.csv"
+from recording import RESULTS, append_rows, circumstances
 
 
 @click.command()
@@ -75,19 +74,19 @@ def report(spec: SweepSpec) -> None:
     (fit,) = summary.fits
     full = summary.find(fit.arm, 1.0)
     assert full is not None
-    machine = describe_machine()
+    seen_full = mean((run.samples_seen or 0) / run.epochs for run in full.runs)
     rows = []
     for group in summary.groups:
         epoch = group.epoch_seconds
         share = min(fit.residuals, key=lambda s: abs(s - group.kept_share))
         rows.append(
             {
-                "date": machine["started"],
                 "arm": fit.arm,
                 "model": spec.recipe.model.name,
                 "size": spec.recipe.train_view.size,
                 "samples": len(spec.store.split("train")),
                 "keep": group.keep,
+                "seen_share": round(mean((run.samples_seen or 0) / run.epochs for run in group.runs) / seen_full, 4),
                 "epoch_seconds_median": round(epoch.median, 4),
                 "epoch_seconds_iqr": f"{epoch.q1:.4f}-{epoch.q3:.4f}",
                 "epochs": epoch.n,
@@ -95,22 +94,17 @@ def report(spec: SweepSpec) -> None:
                 "fit_a_seconds": round(fit.slope, 4),
                 "fit_c_seconds": round(fit.constant, 4),
                 "fit_residual_percent": round(fit.residuals[share], 2),
-                "processor": machine["processor"],
-                "cores": machine["cores"],
-                "gpus": ";".join(machine["gpus"]),
-                "versions": ";".join(f"{k}={v}" for k, v in machine["versions"].items()),
-                "command": machine["command"],
+                **circumstances(),
             }
         )
-        click.echo({k: rows[-1][k] for k in ("keep", "epoch_seconds_median", "ratio_to_full", "fit_residual_percent")})
+        click.echo(
+            {
+                k: rows[-1][k]
+                for k in ("keep", "seen_share", "epoch_seconds_median", "ratio_to_full", "fit_residual_percent")
+            }
+        )
     click.echo(f"epoch seconds = {fit.slope:.3f} r + {fit.constant:.3f}")
-    fresh = not RESULTS.exists()
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        if fresh:
-            writer.writeheader()
-        writer.writerows(rows)
+    append_rows(RESULTS / "epoch_time.csv", rows)
 
 
 if __name__ == "__main__":

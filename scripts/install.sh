@@ -27,4 +27,13 @@ if ffcv_libraries; then
 else
     echo "== FFCV is left out, its tests will be skipped. As root: apt-get install$(sh "$HERE/install_system.sh" --list ffcv)"
 fi
+if ! command -v chromium >/dev/null && is_root; then
+    echo "== installing Chromium, in which the report page is tested"
+    sh "$HERE/install_system.sh" browser || true
+fi
+if command -v chromium >/dev/null; then
+    require=$require,chromium
+else
+    echo "== Chromium is left out, the report page is not tested in a browser. As root: apt-get install chromium"
+fi
 printf '%s' "$require" > "$VENV/.require"
