@@ -20,6 +20,7 @@ VERBS = {
     "score": "Score every sample of a store with a teacher.",
     "select": "Choose the samples to keep.",
     "compact": "Copy the kept samples into a store of their own, in rank order.",
+    "export": "Hand the kept samples to other tools: lists, folders, records for DALI.",
     "compare": "Lay subsets side by side.",
     "labels": "Compute a teacher's soft labels once, for runs without the teacher.",
     "train": "Train a student, with or without a teacher.",
