@@ -1,6 +1,6 @@
 """How fast does a folder of photographs become a file that FFCV reads? `prunekd convert` against FFCV's DatasetWriter.
 
-    python benchmarks/convert.py FOLDER [--images 1000] [--passes 5] [--workers 2] [--copies 8]
+    python benchmarks/convert.py FOLDER [--images 1000] [--passes 5] [--copies 1] [--workers 2] [--only NAME ...]
 
 FOLDER is an image folder (`train/CLASS/*` or `CLASS/*`). Contenders, all with the same number of threads or processes:
 
@@ -13,9 +13,8 @@ FOLDER is an image folder (`train/CLASS/*` or `CLASS/*`). Contenders, all with t
 Every run is a process of its own, contenders take turns, each pass starting with another one, files are in the page
 cache for all. The clock starts when all imports are done, and stops when the file is whole; ours is on the disk then
 (fsync), FFCV's need not be. Processor time is that of the process and of those it started; memory is the peak of the
-process itself above what it held when the clock started. A row per contender and number of images: the photographs
-once, for speed, and --copies times (hard links, one pass), to see whether memory grows. Rows are appended to
-benchmarks/results/convert.csv.
+process itself above what it held when the clock started; --copies (hard links) makes the dataset larger without
+touching more of the disk, to see whether memory grows. A row per contender, appended to benchmarks/results/convert.csv.
 """
 
 import json
@@ -41,28 +40,34 @@ CONTENDERS = ("prunekd", "prunekd raw", "ffcv jpg", "ffcv raw")
 @click.option("--images", "limit", type=click.IntRange(min=1), default=1000, show_default=True)
 @click.option("--passes", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option("--copies", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--copies", type=click.IntRange(min=1), default=1, show_default=True, help="Of every photograph.")
+@click.option("--only", multiple=True, type=click.Choice(CONTENDERS), help="Measure this contender [default: all].")
 @click.option("--scratch", type=click.Path(file_okay=False, path_type=Path), help="Where to write [default: TMPDIR].")
 @click.option("--one", hidden=True, nargs=2, help="Convert with this contender to this path and print what it took.")
 def main(
-    folder: Path, limit: int, passes: int, workers: int, copies: int, scratch: Path | None, one: tuple[str, str] | None
+    folder: Path,
+    limit: int,
+    passes: int,
+    workers: int,
+    copies: int,
+    only: tuple[str, ...],
+    scratch: Path | None,
+    one: tuple[str, str] | None,
 ) -> None:
     """Measure and append; see the module's text."""
     if one is not None:
         click.echo(json.dumps(convert_one(one[0], folder, Path(one[1]), workers)))
         return
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="convert-") as name:
-        work = Path(name)
-        count, size = link_photographs(folder, work / "once", limit, 1)
-        link_photographs(folder, work / "many", limit, copies)
-        runs: dict[str, list[dict[str, float]]] = {contender: [] for contender in CONTENDERS}
+    names = list(only or CONTENDERS)
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="convert-") as work:
+        source, made = Path(work) / "photographs", Path(work) / "made"
+        count, size = link_photographs(folder, source, limit, copies)
         for turn in range(passes):
-            for contender in CONTENDERS[turn % 4 :] + CONTENDERS[: turn % 4]:
-                runs[contender].append(measure(contender, work / "once", work / "made", workers))
-        rows = [row(contender, found, count, size, workers) for contender, found in runs.items()]
-        for contender in ("prunekd", "ffcv jpg"):
-            found = [measure(contender, work / "many", work / "made", workers)]
-            rows.append(row(contender, found, count * copies, size * copies, workers))
+            for k in range(len(names)):
+                name = names[(turn + k) % len(names)]
+                runs[name].append(measure(name, source, made, workers))
+    rows = [row(name, found, count, size, workers) for name, found in runs.items()]
     append_rows(RESULTS / "convert.csv", rows)
     for line in rows:
         click.echo(
@@ -74,7 +79,7 @@ def main(
 
 
 def link_photographs(folder: Path, target: Path, limit: int, copies: int) -> tuple[int, int]:
-    """Hard links (else copies) to the first JPEG files of every class in turn; how many, and their bytes."""
+    """Hard links (else copies) to the first JPEG files of every class in turn; how many links, and their bytes."""
     root = folder / "train" if (folder / "train").is_dir() else folder
     files = sorted(root.glob("*/*.jp*g"), key=lambda file: (file.name, file.parent.name))[:limit]
     if not files:
@@ -87,7 +92,7 @@ def link_photographs(folder: Path, target: Path, limit: int, copies: int) -> tup
                 os.link(file, link)
             except OSError:
                 link.write_bytes(file.read_bytes())
-    return len(files), sum(file.stat().st_size for file in files)
+    return copies * len(files), copies * sum(file.stat().st_size for file in files)
 
 
 def measure(contender: str, source: Path, made: Path, workers: int) -> dict[str, float]:
