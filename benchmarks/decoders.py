@@ -1,12 +1,13 @@
-"""Which JPEG decoder costs the least processor time? The measurement behind choosing simplejpeg.
+"""Which JPEG decoder costs the least processor time? The measurement behind simplejpeg and the native reader's regions.
 
     python benchmarks/decoders.py FOLDER [--images 200] [--passes 7]
 
-Decodes JPEG files that lie in memory to RGB, in full and at half size in the DCT domain. Every decoder decodes an image
-before the next image's turn, each time another one first, so that another process on the machine slows all of them
-alike. The clock is processor time of all threads of this process, with the decoders held to one thread. A pass is the
-mean over all images; the row holds the median, the least and the greatest of the passes, and how far the pixels are
-from Pillow's. OpenCV joins if it is installed. Rows are appended to benchmarks/results/decoders.csv.
+Decodes JPEG files that lie in memory to RGB: in full, at half size in the DCT domain, and the middle quarter of the
+area. `pillow regions` is prunekd.input.jpeg_regions with the library that Pillow brings along. Every decoder decodes an
+image before the next image's turn, each time another one first, so that another process on the machine slows all of
+them alike. The clock is processor time of all threads of this process, with the decoders held to one thread. A pass is
+the mean over all images; the row holds the median, the least and the greatest of the passes, and how far the pixels
+are from Pillow's. OpenCV joins if it is installed. Rows are appended to benchmarks/results/decoders.csv.
 """
 
 import csv
@@ -28,6 +29,8 @@ import torchvision
 from PIL import Image
 
 from prunekd.common.machine import describe_machine
+from prunekd.input.jpeg_library import FULL
+from prunekd.input.jpeg_regions import RegionDecoder
 
 RESULTS = Path(__file__).parent / "results" / "decoders.csv"
 Decoder = Callable[[bytes], np.ndarray]
@@ -98,13 +101,41 @@ def contenders() -> tuple[dict[tuple[str, str], Decoder], dict[str, str]]:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         return simplejpeg.decode_jpeg(data, min_height=-(-height // 2), min_width=-(-width // 2))
 
+    region = RegionDecoder()
+
+    def ours(data: bytes, scale: int = FULL) -> np.ndarray:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        return region.decode(data, width, height, (0, 0, -(-width * scale // FULL), -(-height * scale // FULL)), scale)
+
+    def ours_half(data: bytes) -> np.ndarray:
+        return ours(data, FULL // 2)
+
+    def ours_quarter(data: bytes) -> np.ndarray:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        return region.decode(data, width, height, (width // 4, height // 4, width // 2, height // 2))
+
+    def simple_quarter(data: bytes) -> np.ndarray:
+        pixels = simplejpeg.decode_jpeg(data)
+        height, width, _ = pixels.shape
+        return pixels[height // 4 : height // 4 + height // 2, width // 4 : width // 4 + width // 2]
+
+    def pillow_quarter(data: bytes) -> np.ndarray:
+        image = Image.open(io.BytesIO(data))
+        left, top, width, height = image.width // 4, image.height // 4, image.width // 2, image.height // 2
+        return np.asarray(image.convert("RGB").crop((left, top, left + width, top + height)))
+
     found: dict[tuple[str, str], Decoder] = {
         ("pillow", "full"): pillow,
         ("torchvision", "full"): vision,
         ("simplejpeg", "full"): simplejpeg.decode_jpeg,
         ("simplejpeg fastdct", "full"): lambda data: simplejpeg.decode_jpeg(data, fastdct=True, fastupsample=True),
+        ("pillow regions", "full"): ours,
         ("pillow", "half"): pillow_half,
         ("simplejpeg", "half"): simple_half,
+        ("pillow regions", "half"): ours_half,
+        ("pillow", "middle"): pillow_quarter,
+        ("simplejpeg", "middle"): simple_quarter,
+        ("pillow regions", "middle"): ours_quarter,
     }
     versions = {
         "pillow": PIL.__version__,

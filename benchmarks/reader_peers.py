@@ -16,6 +16,7 @@ import numpy as np
 
 from prunekd.input import READERS, ViewSettings, open_reader, train_plan
 from prunekd.store.beton import read_alloc_table, read_header
+from prunekd.store.compact import compact
 from prunekd.store.convert import ConvertSettings, convert
 from prunekd.store.index import Store, open_store
 from prunekd.store.sources import open_source
@@ -42,17 +43,18 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """epoch: number -> sizes of the batches as they arrive; files: what is read; payload: bytes of the samples in
-    them; unmap: forget mapped pages, which could not be dropped from the cache otherwise."""
+    """epoch: number -> sizes of the batches as they arrive; files: what is read; payload: bytes of the samples in them;
+    unmap: forget mapped pages, which could not be dropped from the cache otherwise; asked: bytes asked for so far."""
 
     epoch: Callable[[int], Iterable[int]]
     files: list[Path]
     payload: int
     unmap: Callable[[], None] = field(default=lambda: None)
+    asked: Callable[[], int] | None = None
 
 
 def prepare(folder: Path, copies: int, work: Path) -> None:
-    """Make what the contenders read: our store, a copy of its file for FFCV, and FFCV's own file, if not there yet.
+    """Make what the contenders read: our store, one in rank order, a copy for FFCV, FFCV's own file, if not there yet.
 
     The copy is there because the kernel drops no pages from its cache that another process has mapped.
 
@@ -67,12 +69,20 @@ def prepare(folder: Path, copies: int, work: Path) -> None:
                 link.symlink_to(path)
     if not (work / "store").exists():
         convert(open_source(work / "photographs"), work / "store", ConvertSettings())
+    store = open_store(work / "store")
+    if not (work / "compacted").exists():
+        compact(store, ranking(len(store.split("train"))), work / "compacted")
     copy = work / "copy.beton"
     if not copy.exists():
-        copy.write_bytes(open_store(work / "store").split("train").path.read_bytes())
+        copy.write_bytes(store.split("train").path.read_bytes())
     own = work / "own.beton"
     if not own.exists():
-        write_by_ffcv(open_store(work / "store"), own)
+        write_by_ffcv(store, own)
+
+
+def ranking(count: int) -> np.ndarray:
+    """Ids of which every keep ratio keeps a prefix, int64 (count,)."""
+    return np.random.default_rng(1).permutation(count)
 
 
 def write_by_ffcv(store: Store, path: Path) -> None:
@@ -105,13 +115,13 @@ def listing(store: Store) -> tuple[list[Path], list[int]]:
     return [folder / keys[k] for k in order], split.labels[order].tolist()
 
 
-def ours(name: str, **settings: Any) -> Callable[[Job], Contender]:
+def ours(name: str, where: str = "store") -> Callable[[Job], Contender]:
     """One of our readers."""
 
     def make(job: Job) -> Contender:
-        store = open_store(job.work / "store")
+        store = open_store(job.work / where)
         split = store.split("train")
-        reader = open_reader(name, store, "train", workers=job.threads, **settings)
+        reader = open_reader(name, store, "train", workers=job.threads)
         view = ViewSettings(kind="random_resized_crop", size=job.side, scale=SCALE, ratio=RATIO)
 
         def epoch(number: int) -> Iterator[int]:
@@ -120,8 +130,9 @@ def ours(name: str, **settings: Any) -> Callable[[Job], Contender]:
                 yield len(batch.ids)
 
         if name == "torch":
-            return Contender(epoch=epoch, **folder_files(store, job))
-        return Contender(epoch=epoch, files=[split.path], payload=int(split.sizes[split.rows(job.ids)].sum()))
+            return Contender(epoch=epoch, asked=lambda: reader.bytes_read, **folder_files(store, job))
+        payload = int(split.sizes[split.rows(job.ids)].sum())
+        return Contender(epoch=epoch, files=[split.path], payload=payload, asked=lambda: reader.bytes_read)
 
     return make
 
@@ -135,9 +146,8 @@ def limit(job: Job) -> Contender:
     torch.set_num_threads(1)
     split = open_store(job.work / "store").split("train")
     rows = split.rows(job.ids)
-    payloads = split.payloads()
+    decoder = ViewDecoder(split, payloads := split.payloads())
     stored = {row: payloads.read(row) for row in rows.tolist()}
-    decoder = ViewDecoder(split, payloads)
     out = np.empty((job.batch_size, job.side, job.side, 3), np.uint8)
     view = ViewSettings(kind="random_resized_crop", size=job.side, scale=SCALE, ratio=RATIO)
 
@@ -290,6 +300,7 @@ def torchvision(decoder: str) -> Callable[[Job], Contender]:
 CONTENDERS: dict[str, Callable[[Job], Contender]] = {
     "limit": limit,
     **{name: ours(name) for name in READERS},
+    "native compacted": ours("native", where="compacted"),
     "FFCV RANDOM": ffcv("copy", "RANDOM", os_cache=True),
     "FFCV QUASI_RANDOM": ffcv("copy", "QUASI_RANDOM", os_cache=False),
     "FFCV RANDOM own file": ffcv("own", "RANDOM", os_cache=True),

@@ -11,9 +11,13 @@ Columns: images_per_s over wall time; cpu_ms_per_image is processor time of the 
 the contender's making to its first batch, with the import of its library and with what it compiles, in a process that
 has imported PyTorch; peak_rss_mib of process and children together, which counts what they share more than once. In
 warm rounds all files are in the page cache. In cold rounds they are dropped from it before (posix_fadvise DONTNEED) and
-bytes_over_payload is what lies in it after the epoch (mincore; read-ahead included, in whole pages of 4 KiB) over the
-bytes of the kept samples in the contender's own file. `limit` decodes, crops and resizes from memory in one thread; its
-images_per_s are those of one thread times --threads. Rows are appended to benchmarks/results/readers.csv.
+bytes_over_payload is what lies in it after the epoch (mincore; read-ahead included, in whole pages of 4 KiB, of which a
+sample that lies alone has about one more than its bytes fill) over the bytes of the kept samples in the contender's own
+file; asked_over_payload is what our readers asked of the storage. `limit` decodes, crops and resizes from memory in one
+thread; its images_per_s are those of one thread times --threads. Rows are appended to benchmarks/results/readers.csv.
+
+A load_average far above --threads says that others used the machine too: then processor times still hold, within a few
+per cent, and images_per_s do not.
 
 What is made once (a store, FFCV's own file) stays in --work for the next call; --only splits a run into pieces.
 """
@@ -21,6 +25,7 @@ What is made once (a store, FFCV's own file) stays in --work for the next call; 
 import argparse
 import ctypes
 import hashlib
+import math
 import mmap
 import multiprocessing
 import os
@@ -39,7 +44,7 @@ import numpy as np
 import torch  # noqa: F401  so that no contender's start holds its import
 
 from prunekd.store.index import open_store
-from reader_peers import CONTENDERS, Contender, Job, prepare
+from reader_peers import CONTENDERS, Contender, Job, prepare, ranking
 from recording import RESULTS, append_rows, circumstances, spread
 
 PAGE = mmap.PAGESIZE
@@ -55,6 +60,7 @@ def main() -> None:
     parser.add_argument("--keep", default="1,0.5,0.2,0.05", help="fractions of the samples kept")
     parser.add_argument("--cache", default="warm,cold")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no round that would end later")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--side", type=int, default=224)
@@ -74,13 +80,17 @@ def main() -> None:
     jobs = {keep: job(work, keep, options) for keep in keeps}
     children = {name: Child(name, jobs) for name in names}
     results: dict[Cell, list[dict[str, float]]] = defaultdict(list)
+    began, rounds = time.perf_counter(), 0
     for number in range(options.rounds):
+        if number and (time.perf_counter() - began) * (number + 1) / number > options.seconds:
+            break
+        rounds += 1
         for cache in options.cache.split(","):
             for keep in keeps:
                 for name in names[number % len(names) :] + names[: number % len(names)]:
                     results[name, keep, cache].append(children[name].ask(keep, cache))
     ends = {name: child.close() for name, child in children.items()}
-    rows = [row(cell, found, jobs[cell[1]], ends[cell[0]], options.rounds) for cell, found in results.items()]
+    rows = [row(cell, found, jobs[cell[1]], ends[cell[0]], rounds) for cell, found in results.items()]
     here = circumstances()
     append_rows(options.out, [{**found, **here} for found in rows])
     show(rows, results)
@@ -90,7 +100,7 @@ def job(work: Path, keep: float, options: argparse.Namespace) -> Job:
     """The work at a keep ratio: a random subset, in whole batches."""
     count = len(open_store(work / "store").split("train"))
     size = max(1, round(count * keep) // options.batch_size) * options.batch_size
-    ids = np.sort(np.random.default_rng(1).permutation(count)[:size])
+    ids = np.sort(ranking(count)[:size])
     return Job(work=work, ids=ids, batch_size=options.batch_size, side=options.side, threads=options.threads)
 
 
@@ -110,7 +120,9 @@ def row(cell: Cell, found: list[dict[str, float]], job: Job, end: dict[str, floa
         **spread("cpu_ms_per_image", [1000 * r["cpu"] / r["images"] for r in found]),
         **spread("epoch_s", [r["seconds"] for r in found]),
         "bytes_over_payload": round(statistics.median(r["read"] for r in found), 3) if cache == "cold" else "",
+        "asked_over_payload": round(found[0]["asked"], 3) if found[0]["asked"] else "",
         **{key: round(value, 2) for key, value in end.items()},
+        "load_average": round(os.getloadavg()[0], 2),
     }
 
 
@@ -201,13 +213,16 @@ def measure(name: str, contender: Contender, job: Job, cache: str, number: int) 
     else:
         for path in contender.files:
             path.read_bytes()
+    asked = contender.asked() if contender.asked else 0
     cpu, began = cpu_seconds(), time.perf_counter()
     images = sum(contender.epoch(number))
     seconds, cpu = time.perf_counter() - began, cpu_seconds() - cpu
     assert images == len(job.ids), (name, images, len(job.ids))
     if name == "limit":
         seconds = cpu / job.threads
-    return {"images": images, "seconds": seconds, "cpu": cpu, "read": resident(contender.files) / contender.payload}
+    asked = (contender.asked() - asked) if contender.asked else 0
+    sizes = {"read": resident(contender.files) / contender.payload, "asked": asked / contender.payload}
+    return {"images": images, "seconds": seconds, "cpu": cpu, **sizes}
 
 
 def drop(path: Path) -> None:
