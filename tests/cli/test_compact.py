@@ -78,3 +78,21 @@ def test_training_on_the_compacted_store_is_training_on_the_subset(
     assert len(losses["a"]) == 2
     assert np.isfinite(losses["a"]).all()
     assert losses["a"] == losses["b"] == losses["c"]
+
+
+def test_inspect_says_whether_it_would_pay(tiny_store: Store, half: Path, tmp_path: Path) -> None:
+    words = ["inspect", tiny_store.path, "--subset", half]
+    facts = json.loads(prunekd(*words, "--epochs", 30, "--keep", 0.25, "--memory", 1, "--json").stdout)["compaction"]
+    assert (facts["kept"], facts["epochs"], facts["memory"]) == (24, 30, 1 << 30)
+    assert not facts["readers"]["exact extents (readers native, ffcv, dali)"]["pays"]
+    result = prunekd(*words)
+    assert result.exit_code == 0, result.stderr
+    for text in ("Compacting to 48 samples", "for 90 epochs", "never", "FFCV's Loader", "nothing is measured"):
+        assert text in result.stdout
+    for wrong, message in (
+        (["inspect", half, "--subset", half], "--subset is for stores"),
+        (["inspect", tiny_store.path, "--epochs", 3], "give --subset"),
+    ):
+        result = prunekd(*wrong)
+        assert result.exit_code == 2
+        assert message in result.stderr

@@ -40,6 +40,7 @@ def _store(facts: dict[str, Any]) -> Iterable[Table]:
             "source": _plain(facts["source"]),
             "settings": _plain(facts["settings"]),
             "quarantined": len(facts["quarantined"]),
+            **_compacted(facts["compacted"]),
         },
     )
     yield _grid(
@@ -64,6 +65,52 @@ def _store(facts: dict[str, Any]) -> Iterable[Table]:
         rows = [[bad.get("split", ""), bad["key"], bad["reason"]] for bad in facts["quarantined"][:LONGEST]]
         left = len(facts["quarantined"]) - len(rows)
         yield _grid("Quarantined", ["split", "key", "reason"], rows + ([["", f"and {left} more", ""]] if left else []))
+
+    if "compaction" in facts:
+        yield from _compaction(facts["compaction"])
+
+
+def _compacted(info: dict[str, Any] | None) -> dict[str, str]:
+    if info is None:
+        return {}
+    return {"compacted from": f"{info['parent']['path']} ({info['parent']['samples']:,} samples in {info['split']})"}
+
+
+def _compaction(facts: dict[str, Any]) -> Iterable[Table]:
+    yield _pairs(
+        f"Compacting to {facts['kept']:,} samples, {_bytes(facts['kept_bytes'])}, for {facts['epochs']} epochs",
+        {
+            "storage": f"{facts['storage']} by the system's word ({facts['file_system']})",
+            "rests on": "offsets and sizes in the index (nothing is measured); samples read in random order; what was "
+            f"read staying in memory as far as {_bytes(facts['memory'])} hold it",
+        },
+    )
+    yield _grid(
+        "Bytes read from this storage in all epochs",
+        ["read by", "as it is", "compacted", "to copy", "net saving", "pays"],
+        [
+            [
+                name,
+                _bytes(one["bytes_before"]),
+                _bytes(one["bytes_after"]),
+                _bytes(one["bytes_copied"]),
+                _signed(one["bytes_saved"]),
+                _pays(one),
+            ]
+            for name, one in facts["readers"].items()
+        ],
+    )
+
+
+def _signed(count: int) -> str:
+    return f"-{_bytes(-count)}" if count < 0 else _bytes(count)
+
+
+def _pays(gain: dict[str, Any]) -> str:
+    start = gain["pays_from_epochs"]
+    if start is None:
+        return "never"
+    return f"{'yes' if gain['pays'] else 'no'}, from {'the first epoch' if start == 1 else f'{start} epochs'}"
 
 
 def _scores(facts: dict[str, Any]) -> Iterable[Table]:

@@ -21,25 +21,55 @@ KINDS = "a store, a scores file, a subset or a run folder"
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="For a subset: draw a contact sheet (PNG)."
 )
+@click.option(
+    "--subset",
+    "subset_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="For a store: would it pay to compact it to this subset?",
+)
+@click.option("--keep", type=float, help="With --subset: this smaller fraction of its ranking.")
+@click.option("--epochs", type=click.IntRange(min=1), help="With --subset: epochs of all runs to come [default: 90].")
+@click.option(
+    "--memory",
+    type=click.FloatRange(min=0),
+    help="With --subset: GiB that hold what was read [default: what is available here].",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which samples are drawn.")
 @JSON
 def command(
-    path: Path, store: Path | None, scores: Path | None, score: str | None, out: Path | None, seed: int, as_json: bool
+    path: Path,
+    store: Path | None,
+    scores: Path | None,
+    score: str | None,
+    out: Path | None,
+    subset_file: Path | None,
+    keep: float | None,
+    epochs: int | None,
+    memory: float | None,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Show what PATH holds: a store, a scores file, a subset or a run folder.
 
     \b
     Example:
       prunekd inspect store
+      prunekd inspect store --subset half.parquet --epochs 90
       prunekd inspect half.parquet --store store --scores scores.parquet --out sheet.png
     """
     kind = detect(path)
     if kind != "subset" and (store or scores or score or out):
         raise ValueError(f"--store, --scores, --score and --out are for subsets, and {path} is a {kind}")
+    if kind != "store" and subset_file:
+        raise ValueError(f"--subset is for stores, and {path} is a {kind}")
+    if not subset_file and (keep, epochs, memory) != (None, None, None):
+        raise ValueError("--keep, --epochs and --memory say when compacting to a subset pays: give --subset FILE too")
     if kind == "subset":
         facts = _inspect_subset(path, store, scores, score, out, seed)
     else:
         facts = {"store": _inspect_store, "scores": _inspect_scores, "run": _inspect_run}[kind](path)
+    if subset_file:
+        facts["compaction"] = _compaction(path, subset_file, keep, epochs or 90, memory)
     emit(facts, as_json, "" if as_json else _rendered(facts))
 
 
@@ -95,7 +125,22 @@ def _inspect_store(path: Path) -> dict[str, Any]:
         "settings": store.settings,
         "splits": splits,
         "quarantined": list(store.quarantined),
+        "compacted": store.compacted,
     }
+
+
+def _compaction(path: Path, subset_file: Path, keep: float | None, epochs: int, memory: float | None) -> dict[str, Any]:
+    """Whether compacting the store to a subset pays."""
+    from prunekd.cli.compact import kept_at
+    from prunekd.pruning import read_subset
+    from prunekd.store.gain import available_memory, gain_facts, storage_of
+    from prunekd.store.index import open_store
+
+    store, subset = open_store(path), read_subset(subset_file)
+    subset.check(store)
+    size = available_memory() if memory is None else round(memory * 2**30)
+    ids = subset.ids[: kept_at(subset, keep)]
+    return dict(gain_facts(store.split(subset.info["split"]), ids, epochs, size, storage_of(path)))
 
 
 def _inspect_scores(path: Path) -> dict[str, Any]:
