@@ -257,12 +257,12 @@ def test_what_was_made_for_the_parent_fits_the_samples_that_are_left(tiny_store:
         select(stranger, "random", 0.5).check(made)
 
 
-@pytest.mark.parametrize("reader", ["native", "torch", "ffcv"])
+@pytest.mark.parametrize("reader", ["native", "torch", "ffcv", "dali"])
 def test_an_epoch_of_a_subset_is_the_same_from_the_compacted_store(
     tiny_store: Store, tmp_path: Path, reader: str
 ) -> None:
-    if reader == "ffcv":
-        require("ffcv")
+    if reader in ("ffcv", "dali"):
+        require({"ffcv": "ffcv", "dali": "nvidia.dali"}[reader])
     half, quarter = (select(tiny_store, "random", keep, 5) for keep in (0.5, 0.25))
     made = compact(tiny_store, half.ids, tmp_path / "half")
 
