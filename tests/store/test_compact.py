@@ -3,11 +3,13 @@
 import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -195,6 +197,16 @@ def test_a_full_disk_is_named_with_the_remedy(
     monkeypatch.setattr(os, "copy_file_range", full)
     with pytest.raises(OSError, match=r"train\.beton: No space.*make room"):
         compact(tiny_store, some_ids(tiny_store, 9), tmp_path / "made")
+
+
+def test_a_disk_without_room_is_noticed_before_anything_is_copied(
+    tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=9 * 432 - 1))
+    assert len(compact(tiny_store, some_ids(tiny_store, 8), tmp_path / "small").split("train")) == 8
+    with pytest.raises(OSError, match=r"still to be copied.*--keep"):
+        compact(tiny_store, some_ids(tiny_store, 9), tmp_path / "made")
+    assert not list(tmp_path.glob(".made.partial/store/*"))
 
 
 @pytest.mark.parametrize(

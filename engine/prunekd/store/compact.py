@@ -8,12 +8,10 @@ A place in the new file follows from the sizes of what lies before it. All place
 payloads can be copied in any order, and all an interrupted run has to know is how many ranks were done.
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from errno import EINVAL, ENOSYS, EOPNOTSUPP, EXDEV
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +22,11 @@ from prunekd import __version__
 from prunekd.common.files import read_json, sync_file, write_json
 from prunekd.store.beton import read_header
 from prunekd.store.beton_writer import BetonWriter, Rows, first_pointer
+from prunekd.store.copier import Copier
 from prunekd.store.index import STORE_FILE, STORE_VERSION, Split, Store, open_store, partial_path
 from prunekd.store.index_file import ROW_GROUP, SCHEMA, Fingerprint, column, index_path, read_index, write_index
 from prunekd.store.journal import Journal, check_target, locked, naming
+from prunekd.store.keeping import Keeping
 
 WINDOW = 256 << 20  # bytes between two points from which an interrupted run goes on
 THREADS = 8  # requests that the storage gets at a time; one at a time is slow over a network
@@ -76,8 +76,16 @@ def compact(
     check_target(target, overwrite)
     folder = partial_path(target)
     with naming(folder, "copied"), locked(folder, "compaction"):
-        work = _Compaction(store, store.split(split), ids, Journal(folder), progress or _silent, notice or _silent)
-        work.run(dict(ranking or {}))
+        part = store.split(split)
+        keeping = Keeping(
+            split=split,
+            ids=np.asarray(ids, dtype=np.int64),
+            parent={"path": str(store.path.absolute()), "samples": len(part)},
+            lineage=(store.fingerprint, *store.lineage),
+            ranking=ranking or {},
+        )
+        work = _Compaction(store, part, keeping, Journal(folder), progress or _silent, notice or _silent)
+        work.run()
         work.journal.publish(target)
     return open_store(target)
 
@@ -101,11 +109,11 @@ def place(sizes: np.ndarray, page_size: int) -> np.ndarray:
 
 class _Compaction:
     def __init__(
-        self, store: Store, split: Split, ids: np.ndarray, journal: Journal, progress: Progress, notice: Notice
+        self, store: Store, split: Split, keeping: Keeping, journal: Journal, progress: Progress, notice: Notice
     ) -> None:
-        self.store, self.split, self.journal = store, split, journal
+        self.store, self.split, self.keeping, self.journal = store, split, keeping, journal
         self.progress, self.notice = progress, notice
-        self.ids = np.asarray(ids, dtype=np.int64)
+        self.ids = keeping.ids
         if self.ids.ndim != 1 or not len(self.ids):
             raise ValueError(f"the samples to keep have the shape {self.ids.shape}; give at least one id, as (k,)")
         values, counts = np.unique(self.ids, return_counts=True)
@@ -118,32 +126,27 @@ class _Compaction:
         self.beton = journal.beton(split.name)
         self._done = journal.folder / "done.json"
 
-    def run(self, ranking: dict[str, Any]) -> None:
+    def run(self) -> None:
         """Fill the journal's `store` folder."""
         done = self._resume()
-        fingerprint = self._write_indices()
         end = int(self.pointers[-1] + self.sizes[-1])
+        self._check_room(end - int(self.pointers[done]) if done < len(self.ids) else 0)
+        fingerprint = self._write_indices()
         with naming(self.beton, "copied"):
-            with _Copier(self.split.path, self.beton, end, self.notice) as copier:
+            with Copier(self.split.path, self.beton, end, self.notice) as copier:
                 self._copy(done, copier)
             with BetonWriter(self.beton, capacity=len(self.ids), page_size=self.page_size, cursor=end) as writer:
                 writer.finish(self._tables())
         for name, other in self.store.splits.items():
             if name != self.split.name:
                 _link(other.path, self.journal.beton(name))
-        self._describe(fingerprint, ranking)
+        self._describe(fingerprint)
 
     def _resume(self) -> int:
         """How many ranks an interrupted run had copied; 0 if there is nothing to go on with."""
         info = os.stat(self.split.path)
-        plan = {
-            "compact": {
-                "fingerprint": self.store.fingerprint,
-                "split": self.split.name,
-                "ids": hashlib.sha256(self.ids.astype("<i8").tobytes()).hexdigest(),
-                "file": [info.st_size, info.st_mtime_ns],
-            }
-        }
+        file = [info.st_size, info.st_mtime_ns]
+        plan = {"compact": {"fingerprint": self.store.fingerprint, "file": file, **self.keeping.plan()}}
         found = self.journal.plan()
         if found == plan and self._done.exists() and self.beton.exists():
             done = int(read_json(self._done))
@@ -155,7 +158,15 @@ class _Compaction:
         self.journal.begin(plan)
         return 0
 
-    def _copy(self, done: int, copier: "_Copier") -> None:
+    def _check_room(self, needed: int) -> None:
+        free = shutil.disk_usage(self.journal.folder).free
+        if needed > free:
+            raise OSError(
+                f"{needed / 2**30:.1f} GiB are still to be copied and {self.journal.folder.parent} has "
+                f"{free / 2**30:.1f} GiB free; keep fewer samples (--keep), or choose another disk"
+            )
+
+    def _copy(self, done: int, copier: Copier) -> None:
         """Copy the ranks from `done` on, window by window, each window in the order of the parent's file."""
         ends = np.cumsum(self.sizes)
         self.progress(done, len(self.ids), int(ends[done - 1]) if done else 0)
@@ -173,7 +184,7 @@ class _Compaction:
                 done = stop
                 self.progress(done, len(self.ids), int(ends[done - 1]))
 
-    def _copy_share(self, ranks: np.ndarray, copier: "_Copier") -> None:
+    def _copy_share(self, ranks: np.ndarray, copier: Copier) -> None:
         sources, places = self.split.pointers[self.rows[ranks]], self.pointers[ranks]
         for source, place_, size in zip(sources.tolist(), places.tolist(), self.sizes[ranks].tolist(), strict=True):
             copier.copy(source, place_, size)
@@ -229,7 +240,7 @@ class _Compaction:
                 heights=split.heights[rows],
             )
 
-    def _describe(self, fingerprint: str, ranking: dict[str, Any]) -> None:
+    def _describe(self, fingerprint: str) -> None:
         store, kept = self.store, {"samples": len(self.ids), "bytes": int(self.sizes.sum())}
         info = {
             "version": STORE_VERSION,
@@ -241,63 +252,10 @@ class _Compaction:
             "settings": store.settings,
             "ignored": store.ignored,
             "quarantined": store.quarantined,
-            "compacted": {
-                "split": self.split.name,
-                "parent": {"path": str(store.path.absolute()), "samples": len(self.split)},
-                "lineage": [store.fingerprint, *store.lineage],
-                "ranking": ranking,
-            },
+            "compacted": self.keeping.describe(),
         }
         with naming(self.journal.store / STORE_FILE, "copied"):
             write_json(self.journal.store / STORE_FILE, info)
-
-
-class _Copier:
-    """Copies extents of one file into another; threads may share it.
-
-    `copy_file_range` lets the file system do it: over a network the bytes need not travel. Where it is not to be had,
-    as between two file systems, they are read and written.
-    """
-
-    def __init__(self, source: Path, target: Path, size: int, notice: Notice) -> None:
-        self._source_path, self._notice = source, notice
-        self._source = os.open(source, os.O_RDONLY)
-        self._target = os.open(target, os.O_RDWR | os.O_CREAT, 0o666)
-        os.posix_fadvise(self._source, 0, 0, os.POSIX_FADV_RANDOM)
-        os.ftruncate(self._target, size)
-        self._by_kernel = True
-
-    def copy(self, source: int, target: int, size: int) -> None:
-        """Copy `size` bytes from the offset `source` to the offset `target`."""
-        while size and self._by_kernel:
-            try:
-                moved = os.copy_file_range(self._source, self._target, size, source, target)
-            except OSError as error:
-                if error.errno not in (EINVAL, ENOSYS, EOPNOTSUPP, EXDEV):
-                    raise
-                self._by_kernel = False
-                self._notice(f"reading and writing, for copy_file_range does not work here ({error.strerror})")
-                break
-            if not moved:
-                break  # the source has ended, or its file system cannot do it: reading will tell
-            source, target, size = source + moved, target + moved, size - moved
-        while size:
-            data = os.pread(self._source, min(size, 1 << 20), source)
-            if not data:
-                raise ValueError(f"{self._source_path} ends before offset {source + size}; convert the dataset again")
-            moved = os.pwrite(self._target, data, target)
-            source, target, size = source + moved, target + moved, size - moved
-
-    def sync(self) -> None:
-        """Bring everything copied so far to the disk."""
-        os.fsync(self._target)
-
-    def __enter__(self) -> "_Copier":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        os.close(self._source)
-        os.close(self._target)
 
 
 def _link(beton: Path, target: Path) -> None:
