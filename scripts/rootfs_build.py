@@ -224,4 +224,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"a command failed with exit code {error.returncode}: {str(error.cmd)[-300:]}")
+    except ValueError as error:
+        sys.exit(str(error))
