@@ -1,8 +1,10 @@
 """Rectangles of JPEG files against whole decodes, and what becomes of files that are none."""
 
 import contextlib
+import ctypes.util
 import io
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -211,6 +213,21 @@ def test_without_the_library_pixels_are_the_same_and_it_is_said(
             plain.read(3, box, k % 2 == 0, without[k])
     assert np.array_equal(regions, without)
     assert not regions[-1].any()
+
+
+def test_libraries_that_will_not_do_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def reason(path: Path) -> str:
+        monkeypatch.setattr(jpeg_library, "_loaded_libjpeg", lambda: path)
+        library.cache_clear()
+        found = library()
+        library.cache_clear()
+        assert isinstance(found, str)
+        return found
+
+    assert "cannot be opened" in reason(tmp_path / "libjpeg.so.62")
+    maths = ctypes.util.find_library("m")
+    assert maths is not None
+    assert "has no jpeg_CreateDecompress" in reason(Path(maths))
 
 
 def test_the_library_is_found_where_pillow_is_a_wheel() -> None:

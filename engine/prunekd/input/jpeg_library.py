@@ -66,6 +66,7 @@ FUNCTIONS = (
     "jpeg_read_scanlines",
     "jpeg_abort_decompress",
 )
+JUMPS = ("_setjmp", "longjmp")
 RGB = 2  # JCS_RGB
 
 # A decode ends with jpeg_abort_decompress as soon as the last row is there: what lies behind it need not be decoded.
@@ -209,10 +210,14 @@ def library() -> Library | str:
         return "no libjpeg is among the shared libraries that Pillow loaded (Linux alone lists them)"
     if sys.maxsize < 2**32:
         return "the machine code is written for 64-bit systems"
-    lib = ctypes.CDLL(str(path))
-    missing = [name for name in FUNCTIONS if not hasattr(lib, name)]
-    if missing:
-        return f"{path} is no libjpeg-turbo: it has no {missing[0]}"
+    try:
+        lib = ctypes.CDLL(str(path))
+    except OSError as error:  # it was replaced on disk after this process had loaded it
+        return f"{path} cannot be opened: {error}"
+    for where, names in ((lib, FUNCTIONS), (ctypes.CDLL(None), JUMPS)):
+        missing = [name for name in names if not hasattr(where, name)]
+        if missing:  # LLVM would end the process over it
+            return f"{path if where is lib else 'the C library'} has no {missing[0]}"
     engine = _compile(lib)
     kinds = {"create": [Address, Address, ctypes.c_int, ctypes.c_size_t]}
     kinds["decode"] = [Address, Address, ctypes.c_char_p, ctypes.c_size_t, Address, Address, Address]
