@@ -90,7 +90,7 @@ def test_inspect_says_whether_it_would_pay(tiny_store: Store, half: Path, tmp_pa
     for text in ("Compacting to 48 samples", "for 90 epochs", "never", "FFCV's Loader", "nothing is measured"):
         assert text in result.stdout
     for wrong, message in (
-        (["inspect", half, "--subset", half], "--subset is for stores"),
+        (["inspect", half, "--subset", half], "are for stores"),
         (["inspect", tiny_store.path, "--epochs", 3], "give --subset"),
     ):
         result = prunekd(*wrong)

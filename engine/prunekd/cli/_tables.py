@@ -41,6 +41,7 @@ def _store(facts: dict[str, Any]) -> Iterable[Table]:
             "settings": _plain(facts["settings"]),
             "quarantined": len(facts["quarantined"]),
             **_compacted(facts["compacted"]),
+            **({"verified": f"{len(facts['damaged'])} damaged samples"} if "damaged" in facts else {}),
         },
     )
     yield _grid(
@@ -61,10 +62,11 @@ def _store(facts: dict[str, Any]) -> Iterable[Table]:
             for name, split in splits.items()
         ],
     )
-    if facts["quarantined"]:
-        rows = [[bad.get("split", ""), bad["key"], bad["reason"]] for bad in facts["quarantined"][:LONGEST]]
-        left = len(facts["quarantined"]) - len(rows)
-        yield _grid("Quarantined", ["split", "key", "reason"], rows + ([["", f"and {left} more", ""]] if left else []))
+    for title, bad in (("Quarantined", facts["quarantined"]), ("Damaged", facts.get("damaged"))):
+        if bad:
+            rows = [[one.get("split", ""), one["key"], one["reason"]] for one in bad[:LONGEST]]
+            left = len(bad) - len(rows)
+            yield _grid(title, ["split", "key", "reason"], rows + ([["", f"and {left} more", ""]] if left else []))
 
     if "compaction" in facts:
         yield from _compaction(facts["compaction"])

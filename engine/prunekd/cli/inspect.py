@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from prunekd.cli._shared import JSON, emit
+from prunekd.cli._shared import JSON, emit, progress_bar
 
 if TYPE_CHECKING:
     from prunekd.pruning.scores import Scores
@@ -34,6 +34,7 @@ KINDS = "a store, a scores file, a subset or a run folder"
     type=click.FloatRange(min=0),
     help="With --subset: GiB that hold what was read [default: what is available here].",
 )
+@click.option("--verify", is_flag=True, help="For a store: read everything and hold it against its checksums.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which samples are drawn.")
 @JSON
 def command(
@@ -46,6 +47,7 @@ def command(
     keep: float | None,
     epochs: int | None,
     memory: float | None,
+    verify: bool,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -60,8 +62,8 @@ def command(
     kind = detect(path)
     if kind != "subset" and (store or scores or score or out):
         raise ValueError(f"--store, --scores, --score and --out are for subsets, and {path} is a {kind}")
-    if kind != "store" and subset_file:
-        raise ValueError(f"--subset is for stores, and {path} is a {kind}")
+    if kind != "store" and (subset_file or verify):
+        raise ValueError(f"--subset and --verify are for stores, and {path} is a {kind}")
     if not subset_file and (keep, epochs, memory) != (None, None, None):
         raise ValueError("--keep, --epochs and --memory say when compacting to a subset pays: give --subset FILE too")
     if kind == "subset":
@@ -70,7 +72,11 @@ def command(
         facts = {"store": _inspect_store, "scores": _inspect_scores, "run": _inspect_run}[kind](path)
     if subset_file:
         facts["compaction"] = _compaction(path, subset_file, keep, epochs or 90, memory)
+    if verify:
+        facts["damaged"] = _damaged(path)
     emit(facts, as_json, "" if as_json else _rendered(facts))
+    if facts.get("damaged"):
+        raise RuntimeError(f"{path} is damaged: {len(facts['damaged'])} samples; convert the dataset again")
 
 
 def detect(path: Path) -> str:
@@ -141,6 +147,27 @@ def _compaction(path: Path, subset_file: Path, keep: float | None, epochs: int, 
     size = available_memory() if memory is None else round(memory * 2**30)
     ids = subset.ids[: kept_at(subset, keep)]
     return dict(gain_facts(store.split(subset.info["split"]), ids, epochs, size, storage_of(path)))
+
+
+def _damaged(path: Path) -> list[dict[str, Any]]:
+    """Samples whose bytes are not those that were stored."""
+    import numpy as np
+
+    from prunekd.common.machine import available_cores
+    from prunekd.store.index import open_store
+    from prunekd.store.verify import check_index, damaged
+
+    store, found = open_store(path), []
+    check_index(store)
+    for name, split in store.splits.items():
+        with progress_bar(len(split), f"verify {name}") as update:
+            wrong = damaged(split, available_cores(), lambda done, total, show=update: show(done, ""))  # type: ignore[misc]
+        keys = split.keys(np.array([row for row, _ in wrong], dtype=np.int64))
+        found += [
+            {"split": name, "id": int(split.ids[row]), "key": key, "reason": reason}
+            for (row, reason), key in zip(wrong, keys, strict=True)
+        ]
+    return found
 
 
 def _inspect_scores(path: Path) -> dict[str, Any]:

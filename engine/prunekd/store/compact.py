@@ -24,9 +24,10 @@ from prunekd.store.beton import read_header
 from prunekd.store.beton_writer import BetonWriter, Rows, first_pointer
 from prunekd.store.copier import Copier
 from prunekd.store.index import STORE_FILE, STORE_VERSION, Split, Store, open_store, partial_path
-from prunekd.store.index_file import ROW_GROUP, SCHEMA, Fingerprint, column, index_path, read_index, write_index
+from prunekd.store.index_file import ROW_GROUP, SCHEMA, Fingerprint, column, index_path, read_index, slices, write_index
 from prunekd.store.journal import Journal, check_target, locked, naming
 from prunekd.store.keeping import Keeping
+from prunekd.store.verify import check_index
 
 WINDOW = 256 << 20  # bytes between two points from which an interrupted run goes on
 THREADS = 8  # requests that the storage gets at a time; one at a time is slow over a network
@@ -128,10 +129,11 @@ class _Compaction:
 
     def run(self) -> None:
         """Fill the journal's `store` folder."""
+        check_index(self.store)
         done = self._resume()
         end = int(self.pointers[-1] + self.sizes[-1])
         self._check_room(end - int(self.pointers[done]) if done < len(self.ids) else 0)
-        fingerprint = self._write_indices()
+        fingerprint = self._index()
         with naming(self.beton, "copied"):
             with Copier(self.split.path, self.beton, end, self.notice) as copier:
                 self._copy(done, copier)
@@ -189,28 +191,19 @@ class _Compaction:
         for source, place_, size in zip(sources.tolist(), places.tolist(), self.sizes[ranks].tolist(), strict=True):
             copier.copy(source, place_, size)
 
-    def _write_indices(self) -> str:
-        """Write the index of every split, and check the parent's; returns the new store's fingerprint."""
-        parents, own = Fingerprint(), Fingerprint()
+    def _index(self) -> str:
+        """Write the index of the compacted split; returns the new store's fingerprint."""
+        fingerprint = Fingerprint()
         for name in sorted(self.store.splits):
             split = self.store.split(name)
             table = read_index(split.index_path)
-            ids = column(table, "id")
-            parents.begin(name)
-            own.begin(name)
-            for part in _slices(table, np.argsort(ids)):
-                parents.add(part)
-            kept = np.arange(len(split)) if split is not self.split else self.rows
-            for part in _slices(table, kept[np.argsort(ids[kept])]):
-                own.add(part)
+            rows = self.rows if split is self.split else np.arange(len(split))
+            fingerprint.begin(name)
+            for part in slices(table, rows[np.argsort(column(table, "id")[rows])]):
+                fingerprint.add(part)
             if split is self.split:
                 self._write_index(table)
-        if parents.hexdigest() != self.store.fingerprint:
-            raise ValueError(
-                f"the index of {self.store.path} is not the one its store.json speaks of (their fingerprints differ); "
-                "convert the dataset again"
-            )
-        return own.hexdigest()
+        return fingerprint.hexdigest()
 
     def _write_index(self, table: pa.Table) -> None:
         index, place_ = index_path(self.beton), SCHEMA.get_field_index("pointer")
@@ -220,7 +213,7 @@ class _Compaction:
                 index,
                 (
                     part.set_column(place_, "pointer", pa.array(self.pointers[start : start + ROW_GROUP]))
-                    for start, part in zip(starts, _slices(table, self.rows), strict=True)
+                    for start, part in zip(starts, slices(table, self.rows), strict=True)
                 ),
             )
             sync_file(index)
@@ -268,12 +261,6 @@ def _link(beton: Path, target: Path) -> None:
             except OSError:  # another file system, or one without links; if it is something else, copying fails too
                 shutil.copyfile(source, link)
                 sync_file(link)
-
-
-def _slices(table: pa.Table, rows: np.ndarray) -> Iterator[pa.Table]:
-    """The rows int64 (n,) of the table in tables of ROW_GROUP rows."""
-    for start in range(0, len(rows), ROW_GROUP):
-        yield table.take(rows[start : start + ROW_GROUP])
 
 
 def _silent(*_: object) -> None:

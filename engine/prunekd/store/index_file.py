@@ -192,6 +192,12 @@ def column(table: pa.Table, name: str) -> np.ndarray:
     return np.asarray(table[name].combine_chunks().to_numpy(zero_copy_only=False))
 
 
+def slices(table: pa.Table, rows: np.ndarray) -> Iterator[pa.Table]:
+    """The rows int64 (n,) of the table in tables of ROW_GROUP rows."""
+    for start in range(0, len(rows), ROW_GROUP):
+        yield table.take(rows[start : start + ROW_GROUP])
+
+
 def _regroup(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """The same rows in tables of exactly ROW_GROUP rows, the last one shorter."""
     waiting: list[pa.Table] = []
