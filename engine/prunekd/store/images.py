@@ -76,7 +76,7 @@ def to_rgb(data: bytes | np.ndarray, max_pixels: int = 100_000_000) -> np.ndarra
     if not data:
         raise UnreadableImage("the file is empty")
     if data.startswith(SOI):
-        _check_jpeg_stream(data)
+        _check_jpeg_stream(data, max_pixels)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_pixels(image.width, image.height, max_pixels)
@@ -110,12 +110,15 @@ def _pass_through(data: bytes, settings: ConvertSettings) -> Sample | None:
     return Sample(payload=data, mode=MODE_JPEG, width=width, height=height, how="verbatim")
 
 
-def _check_jpeg_stream(data: bytes) -> None:
+def _check_jpeg_stream(data: bytes, max_pixels: int) -> None:
     """Refuse a JPEG stream that libjpeg calls corrupt or cut short: Pillow would make wrong pixels of it in silence."""
     try:
-        _, _, space, _ = simplejpeg.decode_jpeg_header(data)
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+        _check_pixels(width, height, max_pixels)
         color = "CMYK" if space in ("CMYK", "YCCK") else "RGB"
         simplejpeg.decode_jpeg(data, colorspace=color, min_height=1, min_width=1)
+    except UnreadableImage:
+        raise
     except ValueError as error:
         reason = str(error)
         if "corrupt" in reason.lower() or "premature" in reason.lower():
