@@ -173,7 +173,7 @@ def test_a_slurm_job_out_of_time_checkpoints_requeues_and_goes_on(
     cluster: dict[str, str], tiny_store: Store, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    settings = ["train_view.size=12", "eval_view.size=12", "epochs=300", "eval.every_epochs=300"]
+    settings = ["train_view.size=12", "eval_view.size=12", "epochs=150", "eval.every_epochs=150"]
     words = ["bash", str(DOCKER / "slurm.sh"), "train", str(tiny_store.path), "--recipe", "demo", "--device", "cpu"]
     words += ["--workers", "1", "--out", str(run), "--resume", "auto", *(f"--set={text}" for text in settings)]
     with subprocess.Popen(words, env=cluster, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as job:
