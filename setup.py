@@ -32,7 +32,7 @@ CORE = [
 EXTRAS = {
     "ffcv": ["ffcv==1.0.2"],
     "dali": ["nvidia-dali-cuda120>=1.50"],
-    "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100"],
+    "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", "wandb>=0.18"],
     "dev": [
         "ruff>=0.9",
         "mypy>=1.14",

@@ -20,7 +20,7 @@ def require(package: str) -> ModuleType:
     try:
         return import_module(package)
     except ImportError as error:
-        _absent(package.split(".")[0], str(error))
+        _absent(package, str(error))
 
 
 def require_program(name: str) -> str:
