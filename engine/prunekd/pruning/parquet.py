@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prunekd.common.arrow import naming_damage
 from prunekd.common.files import replacing
 
 KEY = b"prunekd"
@@ -32,7 +33,7 @@ def write_table(path: Path, columns: Mapping[str, np.ndarray], description: Mapp
     metadata = {KEY: json.dumps(dict(description), allow_nan=False).encode()}
     table = pa.table({name: pa.array(values) for name, values in columns.items()}).replace_schema_metadata(metadata)
     with replacing(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table, temporary, write_page_checksum=True)
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -45,14 +46,14 @@ def describe(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} does not exist")
     if path.is_dir():
         raise ValueError(f"{path} is a folder, not a Parquet file")
-    try:
+    with naming_damage(path, "make it again"):
         metadata = pq.read_schema(path).metadata or {}
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a Parquet file ({error})") from None
     try:
         description = json.loads(metadata[KEY])
     except KeyError:
         raise ValueError(f"{path} is a Parquet file that prunekd did not write") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} has a damaged prunekd description ({error})") from None
     if not isinstance(description, dict) or "format" not in description:
         raise ValueError(f"{path} has a damaged prunekd description")
     return description
@@ -71,7 +72,8 @@ def read_table(path: Path, kind: str, version: int, remedy: str) -> tuple[dict[s
         raise ValueError(
             f"{path} has version {description.get('version')} of the {kind} format, this prunekd reads {version}"
         )
-    table = pq.read_table(path)
+    with naming_damage(path, remedy):
+        table = pq.read_table(path, page_checksum_verification=True)
     return {name: table.column(name).to_numpy() for name in table.column_names}, description
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prunekd.common.arrow import naming_damage
 from prunekd.store.beton import regular_size
 
 KEY = "key"
@@ -108,19 +109,10 @@ def read_index(path: Path) -> pa.Table:
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     """An index to read from; whatever Arrow finds wrong with it, in here too, is a ValueError naming the file."""
     regular_size(path)
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if file.schema_arrow.remove_metadata() != SCHEMA:
-                raise pa.ArrowInvalid(_difference(file.schema_arrow))
-            yield file
-    except MemoryError as error:  # Arrow's own, too
-        raise ValueError(f"{path} is damaged (it asks for too much memory: {error}); {REMEDY}") from None
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged or not the index of a store ({error}); {REMEDY}") from None
-    except OSError as error:
-        if error.errno is not None:
-            raise  # the storage's; Arrow's complaints about a file's content have no number
-        raise ValueError(f"{path} is damaged ({error}); {REMEDY}") from None
+    with naming_damage(path, REMEDY), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        if file.schema_arrow.remove_metadata() != SCHEMA:
+            raise pa.ArrowInvalid(_difference(file.schema_arrow))
+        yield file
 
 
 def _difference(schema: pa.Schema) -> str:
