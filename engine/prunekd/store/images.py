@@ -100,9 +100,9 @@ def _pass_through(data: bytes, settings: ConvertSettings) -> Sample | None:
     if header.app1 and _jpeg_orientation(data) != 1:
         return None
     try:
-        # Strict, and at the smallest DCT scale: all entropy-coded data is read, little is transformed.
+        # Strict, grey and at the smallest DCT scale: all entropy-coded data is read, little is transformed.
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-        simplejpeg.decode_jpeg(data, min_height=1, min_width=1)
+        simplejpeg.decode_jpeg(data, colorspace="GRAY", min_height=1, min_width=1)
     except ValueError:
         return None
     if (height, width) != (header.height, header.width):
