@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from prunekd.input import ViewSettings, open_reader, train_plan
 from prunekd.store.convert import ConvertSettings, convert
 from prunekd.store.sources import SOURCES, open_source
 from store.datasets import cifar_folder, hugging_face, ilsvrc_archives, image_folder, webdataset_shards
@@ -83,3 +85,19 @@ def test_a_source_that_changed_in_between_is_converted_from_the_start(tmp_path: 
     told: list[str] = []
     convert(open_source(path), tmp_path / "store", ConvertSettings(chunk_size=4), notice=told.append)
     assert told == ["starting over: the input files of train changed since the interrupted conversion"]
+
+
+@pytest.mark.parametrize("kind", ["ilsvrc", "webdataset", "parquet", "cifar"])
+def test_the_torch_reader_reads_the_source_from_its_processes(tmp_path: Path, kind: str) -> None:
+    path = MAKERS[kind](image_folder(tmp_path / "folder", count=COUNT), tmp_path / "made")
+    store = convert(open_source(path), tmp_path / "store")
+    view = ViewSettings(size=16, kind="center")
+    plan = train_plan(store.split("train"), ids=None, seed=0, epoch=0, batch_size=8, view=view)
+    found = []
+    for name, workers in (("native", 1), ("torch", 2)):
+        with open_reader(name, store, "train", workers=workers) as reader:
+            found.append([(b.images.clone(), b.labels.clone(), b.ids.clone()) for b in reader.epoch(plan)])
+    for mine, theirs in zip(*found, strict=True):
+        assert torch.equal(mine[1], theirs[1])
+        assert torch.equal(mine[2], theirs[2])
+        assert (mine[0].int() - theirs[0].int()).abs().max() <= 2  # two builds of libjpeg-turbo
