@@ -14,6 +14,7 @@ from prunekd.cli import main
 from prunekd.report.aggregate import summarize_sweep
 from prunekd.report.claims import check_claims
 from prunekd.report.results import read_sweep
+from prunekd.report.style import DARK, LIGHT, arm_role
 from report.browser import Browser, chromium
 from report.synthetic import COSTS, EPOCHS, FULL_SECONDS, write_big_sweep
 from support import require_program
@@ -166,6 +167,13 @@ def test_corrupt_samples_and_the_sweep_s_own_processes_are_in_the_report(tmp_pat
         rows = {row["name"]: row for row in csv.DictReader(file)}
     assert (rows["plain-all-keep1-seed0"]["replaced"], rows["plain-all-keep1-seed0"]["skipped"]) == ("2", "4")
     assert json.loads(page.with_suffix(".json").read_text())["processes"] == [{"imports": 3.25, "step": 1000.0}]
+
+
+def test_arms_of_one_s_own_have_hues_that_no_known_arm_shown_has() -> None:
+    known = ("plain", "kd", "kd_cached", "random", "medium", "infobatch", "rs2", "equal_time")
+    roles = [arm_role(arm, (*known, "hot", "cold", "wide")) for arm in (*known, "hot", "cold", "wide")]
+    assert len(set(roles)) == len(roles)
+    assert {*roles} <= {*LIGHT} == {*DARK}
 
 
 def claims_of(path: Path, **changes: Any) -> dict[str, tuple[str, str]]:

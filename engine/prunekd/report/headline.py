@@ -96,6 +96,8 @@ def _lost(shown: Group, before: Stat | None) -> str:
     difference = 100 * (now.mean - before.mean)
     verb = "gained" if difference >= 0 else "lost"
     noise = spread(now, before)
+    if noise is None and round(difference, 1) == 0:
+        return " with the same accuracy"
     if noise is not None and abs(difference) <= noise:
         within = f"within the seeds' spread of {points(noise)}"
         return f" with no clear change in accuracy ({difference:+.1f} points, {within})"

@@ -14,6 +14,7 @@ from prunekd.common.ledger import PHASES
 ARM_ROLES = {
     "plain": 0, "kd": 1, "equal_time": 2, "medium": 3, "infobatch": 4, "random": 5, "rs2": 6, "kd_cached": 7,
 }  # fmt: skip
+_OWN_HUES = (9, 10, 8)  # for arms of the user's own, before those of known arms that are not shown
 
 LIGHT = {
     "ink": "#1b1f24",
@@ -28,6 +29,9 @@ LIGHT = {
     "s5": "#3a8fc2",
     "s6": "#b3261e",
     "s7": "#5d5bd0",
+    "s8": "#6b4f3a",
+    "s9": "#00838f",
+    "s10": "#ad1457",
     "p0": "#0067a8",
     "p1": "#e09a1a",
     "p2": "#00825f",
@@ -56,6 +60,9 @@ DARK = {
     "s5": "#9bd3f5",
     "s6": "#ff8b80",
     "s7": "#aaa8ff",
+    "s8": "#c9a98c",
+    "s9": "#4dd0e1",
+    "s10": "#f48fb1",
     "p0": "#3f9bd8",
     "p1": "#efb04a",
     "p2": "#2fb588",
@@ -102,11 +109,11 @@ def phase_role(phase: str) -> str:
 
 
 def arm_role(arm: str, arms: Sequence[str]) -> str:
-    """The role of an arm's hue; arms of the user's own take those that no other arm shown has."""
+    """The role of an arm's hue; arms of the user's own take those that no known arm shown has."""
     if arm in ARM_ROLES:
         return f"s{ARM_ROLES[arm]}"
     taken = {ARM_ROLES[name] for name in arms if name in ARM_ROLES}
-    free = [role for role in range(len(ARM_ROLES)) if role not in taken] or [*range(len(ARM_ROLES))]
+    free = [*_OWN_HUES, *(role for role in ARM_ROLES.values() if role not in taken)]
     others = [name for name in arms if name not in ARM_ROLES]
     return f"s{free[others.index(arm) % len(free)]}"
 
