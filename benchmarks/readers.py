@@ -176,6 +176,7 @@ class Child:
 
 def serve(pipe: Any, name: str, jobs: dict[float, Job]) -> None:
     """Do what the pipe asks, until it asks for nothing more or breaks, or something fails."""
+    multiprocessing.set_start_method("fork", force=True)  # of data-loading processes: Python's choice in a main process
     try:
         answer(pipe, name, jobs)
     except EOFError:
