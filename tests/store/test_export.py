@@ -276,13 +276,14 @@ def test_a_folder_keeps_the_numbers_of_classes_that_lost_their_samples(photos: S
 
 
 @pytest.mark.parametrize(
-    "classes", [["cat", "ant"], ["a/b", "c"], ["..", "x"], ["a", "a"], ["", "b"], [str(k) for k in range(12)]]
+    "classes",
+    [["cat", "ant"], ["a/b", "c"], ["..", "x"], ["a", "a"], ["", "b"], ["a", "ids.npy"], [str(k) for k in range(12)]],
 )
 def test_folders_of_odd_class_names_sort_as_the_classes(classes: list[str]) -> None:
     names = class_folders(classes)
     assert names == sorted(set(names))
     assert len(names) == len(classes)
-    assert all("/" not in name and name not in ("", ".", "..") for name in names)
+    assert all("/" not in name and name not in ("", ".", "..", "ids.npy") for name in names)
     assert class_folders(["ant", "cat"]) == ["ant", "cat"]
 
 

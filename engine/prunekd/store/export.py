@@ -24,6 +24,7 @@ from prunekd.store.index import Store
 LABELS = ("class", "id")
 EXPORT_FILE = "export.json"
 VERSION = 1
+OWN_FILES = (EXPORT_FILE, "file_list.txt", "ids.npy", "labels.npy", "weights.npy")
 SHARD_BYTES = 1 << 30
 
 
@@ -150,7 +151,7 @@ def class_folders(classes: Sequence[str]) -> list[str]:
 
 
 def _plain(name: str) -> bool:
-    return name not in ("", ".", "..", "ids.npy", EXPORT_FILE) and "/" not in name and "\0" not in name
+    return name not in ("", ".", "..", *OWN_FILES) and "/" not in name and "\0" not in name
 
 
 def _write_list(folder: Path, paths: list[str], labels: list[int]) -> None:
