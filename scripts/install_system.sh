@@ -1,6 +1,7 @@
 #!/bin/sh
 # install_system.sh GROUP...: install packages of Debian or Ubuntu, as root. A GROUP is
 #   python   python3 and its venv module, which Debian keeps in a package of its own
+#   compiler what torch.compile and Triton call when they run
 #   ffcv     what FFCV 1.0.2 is compiled with
 #   browser  Chromium, in which the report page is tested
 #   @FILE    the packages listed in FILE, one a line
@@ -16,11 +17,12 @@ packages=
 for group in "$@"; do
     case $group in
         python) packages="$packages python3 python3-venv" ;;
+        compiler) packages="$packages g++ python3-dev" ;;
         ffcv) packages="$packages libopencv-dev libturbojpeg0-dev pkg-config g++ python3-dev" ;;
         browser) packages="$packages chromium" ;;
         @*) packages="$packages $(tr '\n' ' ' < "${group#@}")" ;;
         *)
-            echo "install_system.sh knows the groups python, ffcv, browser and @FILE, not $group" >&2
+            echo "install_system.sh knows the groups python, compiler, ffcv, browser and @FILE, not $group" >&2
             exit 2
             ;;
     esac
