@@ -30,7 +30,6 @@ import pyarrow as pa
 
 from prunekd.common.files import write_json
 from prunekd.store.beton_writer import DEFAULT_PAGE_SIZE, BetonWriter, Rows
-from prunekd.store.compact import place
 from prunekd.store.index import STORE_FILE, STORE_VERSION
 from prunekd.store.index_file import SCHEMA, Fingerprint, index_path, write_index
 from recording import RESULTS, append_rows, circumstances, spread
@@ -42,6 +41,8 @@ BATCH = 1024
 
 def make_store(folder: Path, samples: int, keep: float = 1.0) -> None:
     """Write a store of `samples` samples, or one compacted to the fraction `keep` of it, without payloads."""
+    from prunekd.store.compact import place  # here, because the measured processes have no need of it
+
     rng = np.random.default_rng(0)
     ids = np.arange(samples)
     sizes = np.clip(rng.lognormal(np.log(97_000), 0.5, samples), 2000, DEFAULT_PAGE_SIZE).astype(np.int64)
