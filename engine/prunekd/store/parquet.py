@@ -14,23 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prunekd.store.imagefolder import has_class_folders
 from prunekd.store.images import UnreadableImage
 from prunekd.store.labels import number_labels
 from prunekd.store.packed import stamp_files
-from prunekd.store.shards import by_split, find_shards, first_shard
+from prunekd.store.shards import by_split, find_shards
 
 _IMAGES, _LABELS = ("image", "img"), ("label", "labels", "fine_label")  # names preferred where there are several
 _KEPT_BYTES = 256 << 20  # of row groups kept in memory for the threads that read from them
 _MAX_GROUP_BYTES = 1 << 30
-
-
-def recognise(path: Path) -> str:
-    """Why a path is taken for this source; empty if it is not."""
-    if not path.is_dir():
-        return "Parquet files" if path.suffix == ".parquet" else ""
-    file = None if has_class_folders(path) else first_shard(path, ".parquet")
-    return f"there is {file}" if file else ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from prunekd.store.imagefolder import has_class_folders
+
 _PATTERN = re.compile(r"[*?\[{]")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -49,14 +51,19 @@ def find_shards(path: Path, suffix: str) -> tuple[Path, list[Path]]:
     return root, sorted(shards)
 
 
-def first_shard(folder: Path, suffix: str) -> Path | None:
-    """The first of the shards in a folder or at most two folders below it, relative to it; None if there is none."""
-    for depth in ("", "*/", "*/*/"):
-        below = sorted(file.relative_to(folder) for file in folder.glob(f"{depth}*{suffix}") if file.is_file())
+def recognise_shards(path: Path, suffix: str) -> str:
+    """Why a path is taken for files that end in `suffix`; empty if it is not.
+
+    In a folder they may lie two folders down; beside an image folder's `train/CLASS` they are not what is meant.
+    """
+    if not path.is_dir():
+        return f"*{suffix}" if path.suffix == suffix else ""
+    for depth in ("", "*/", "*/*/") if not has_class_folders(path) else ():
+        below = sorted(file.relative_to(path) for file in path.glob(f"{depth}*{suffix}") if file.is_file())
         visible = [file for file in below if not _hidden(file)]
         if visible:
-            return visible[0]
-    return None
+            return f"there is {visible[0]}"
+    return ""
 
 
 def _hidden(relative: Path) -> bool:

@@ -7,6 +7,7 @@ is described by a dictionary that is kept in the store and suffices to open the 
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from prunekd.common.registry import unknown
 from prunekd.store import arrays, cifar, ilsvrc, imagefolder, parquet, webdataset
 from prunekd.store.arrays import Arrays
 from prunekd.store.imagefolder import ImageFolder
-from prunekd.store.shards import is_pattern
+from prunekd.store.shards import is_pattern, recognise_shards
 
 TRAIN, VAL = "train", "val"
 MAX_VAL_FRACTION = 0.9
@@ -81,11 +82,13 @@ SOURCES = {
     "cifar": SourceKind(open=cifar.Cifar, recognise=cifar.recognise, layout=" or ".join(cifar.LAYOUTS)),
     "webdataset": SourceKind(
         open=webdataset.open_webdataset,
-        recognise=webdataset.recognise,
+        recognise=partial(recognise_shards, suffix=".tar"),
         layout="NAME.tar, a folder or a pattern of them",
     ),
     "parquet": SourceKind(
-        open=parquet.ParquetImages, recognise=parquet.recognise, layout="NAME.parquet, a folder or a pattern of them"
+        open=parquet.ParquetImages,
+        recognise=partial(recognise_shards, suffix=".parquet"),
+        layout="NAME.parquet, a folder or a pattern of them",
     ),
     "imagefolder": SourceKind(open=ImageFolder, recognise=imagefolder.recognise, layout="train/CLASS/* or CLASS/*"),
 }

@@ -13,22 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from prunekd.store.imagefolder import EXTENSIONS, has_class_folders
+from prunekd.store.imagefolder import EXTENSIONS
 from prunekd.store.labels import number_labels
 from prunekd.store.packed import Packed, Pieces
-from prunekd.store.shards import by_split, find_shards, first_shard
+from prunekd.store.shards import by_split, find_shards
 from prunekd.store.tars import Member, members, read_extent
 
 _LABEL_FIELDS = ("label", "cls", "class")  # of a .json member
 _MAX_LABEL_BYTES = 1 << 20
-
-
-def recognise(path: Path) -> str:
-    """Why a path is taken for this source; empty if it is not."""
-    if not path.is_dir():
-        return "tar shards" if path.suffix == ".tar" else ""
-    shard = None if has_class_folders(path) else first_shard(path, ".tar")
-    return f"there is {shard}" if shard else ""
 
 
 def open_webdataset(path: Path) -> Packed:
