@@ -201,7 +201,7 @@ def _extent(spec: SweepSpec, run: PlannedRun) -> tuple[int, int]:
         return (1 + MEASURED) * spec.time_only * spec.recipe.batch_size, 1 + MEASURED
     total = len(spec.store.split("train"))
     kept = total if run.policy == "all" else round(run.keep * total)
-    planned = run_spec(replace(spec, cached=None), run, None)
+    planned = run_spec(replace(spec, cached=None, class_scale=None), run, None)
     samples = max(1, samples_per_run(planned, kept))
     return samples, -(-samples // max(1, samples_per_epoch(planned, kept)))
 

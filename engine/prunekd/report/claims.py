@@ -13,6 +13,7 @@ from prunekd.report.stats import Stat, spread
 from prunekd.report.wording import plural
 
 HELD, FAILED, UNCLEAR, UNTESTED = "held", "did not hold", "unclear", "not tested"
+KD = ("kd", "kd_cached")  # the arms that distil as the papers do
 _TIME_TOLERANCE = 1.05  # a time ratio within 5 % of the one claimed counts as reached
 
 
@@ -51,7 +52,7 @@ def _time_and_accuracy(summary: Summary, keep: float, share: float, baseline: st
         return claim("the full-data run of the same seeds is missing", UNTESTED)
     time = 1 / group.speedup_training.mean
     fast = time <= share * _TIME_TOLERANCE
-    full = summary.find(baseline, 1.0)
+    full = summary.find(baseline, 1.0) or (summary.find("kd_cached", 1.0) if baseline == "kd" else None)
     seeds = plural(len(group.runs), "seed")
     told = f"{time:.2f}x the training time of KD on all data ({seeds})"
     if group.speedup_total is not None and group.one_off:
@@ -127,11 +128,11 @@ def _signed(difference: float, noise: float | None) -> str:
 
 def _distilled(summary: Summary, keep: float, policy: str) -> Group | None:
     """A group that distils as kd does on the samples of a policy."""
-    return _first(summary, lambda g: g.keep == keep < 1 and g.policy == policy and g.arm in ("kd", "kd_cached", policy))
+    return _first(summary, lambda g: g.keep == keep < 1 and g.policy == policy and g.arm in (*KD, policy))
 
 
 def _is_clever(group: Group) -> bool:
-    return group.settings.reference == "kd" and group.policy not in ("all", "random")
+    return group.settings.reference in KD and group.policy not in ("all", "random")
 
 
 def _first(summary: Summary, wanted: Callable[[Group], bool]) -> Group | None:

@@ -13,8 +13,8 @@ _SHOWCASE_KEEP = 0.5  # the ratio both papers quote
 def headline(summary: Summary) -> list[str]:
     """One or more plain sentences; the first is the title of the page.
 
-    They compare the pruned runs nearest keep 0.5 (kd before other arms, random before other policies, so that the
-    choice does not depend on how well they did) with the same arm on all data, and with plain training on all data.
+    They compare the pruned runs nearest keep 0.5 (kd before other arms, plain last, random before other policies, so
+    that the choice does not depend on how well they did) with the same arm on all data, and with plain training on all.
     """
     shown = _showcase(summary.groups)
     if shown is None:
@@ -27,8 +27,10 @@ def headline(summary: Summary) -> list[str]:
 def _showcase(groups: Sequence[Group]) -> Group | None:
     pruned = [group for group in groups if group.keep < 1 and not group.settings.fewer_epochs]
 
-    def preference(group: Group) -> tuple[bool, float, bool]:
-        return group.arm not in ("kd", "random"), abs(group.keep - _SHOWCASE_KEEP), group.policy != "random"
+    def preference(group: Group) -> tuple[int, float, bool]:
+        order = ("kd", "random", "kd_cached")
+        place = order.index(group.arm) if group.arm in order else len(order) + (not group.settings.distils)
+        return place, abs(group.keep - _SHOWCASE_KEEP), group.policy != "random"
 
     return min(pruned, key=preference) if pruned else None
 
