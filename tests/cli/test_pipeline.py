@@ -182,3 +182,28 @@ def test_a_sweep_over_alpha_ends_in_its_table(work: Path) -> None:
         assert (result["alpha"] or 0.0) == float(row["alpha"])
     assert sum(row["best"] == "True" for row in rows) == 2
     assert swept.stdout.splitlines()[-1] == str(out / "alpha.csv")
+
+
+def test_a_keep_ratio_is_a_fraction_of_what_there_was_before_compacting(work: Path) -> None:
+    store = work / "store"
+    run("select", store, "--policy", "random", "--keep", "0.5,0.25", "--out", work / "r{keep}.parquet", "--json")
+    half, quarter = work / "r0.5.parquet", work / "r0.25.parquet"
+    run("compact", store, "--subset", half, "--out", work / "half")
+    train = ["--recipe", "demo", *SMALL, "--set", "epochs=1", "--json", "--out"]
+    alone = json.loads(run("train", work / "half", *train, work / "alone").stdout)
+    assert (alone["samples_kept"], alone["samples_total"], alone["keep"]) == (48, 96, 0.5)
+    part = json.loads(run("train", work / "half", "--subset", quarter, *train, work / "part").stdout)
+    assert (part["samples_kept"], part["samples_total"], part["keep"]) == (24, 96, 0.25)
+
+
+def test_a_finished_run_is_not_taken_for_one_with_other_settings(work: Path) -> None:
+    train = ["train", work / "store", "--recipe", "demo", *SMALL, "--out", work / "done"]
+    run(*train)
+    assert "finished already" in run(*train, "--resume", "auto").stderr
+    other = run(*train, "--set", "epochs=3", "--resume", "auto", code=2)
+    assert "was started with recipe.epochs = 2, not 3" in other.stderr
+
+
+def test_a_reader_that_does_not_exist_leaves_no_folder_behind(work: Path) -> None:
+    run("train", work / "store", "--recipe", "demo", "--reader", "nativ", "--out", work / "unread", code=2)
+    assert not (work / "unread").exists()

@@ -73,13 +73,8 @@ def _train(world: Any, ledger: Any, **options: Any) -> dict[str, Any]:
     from prunekd.pruning.subset import read_subset
     from prunekd.store.index import open_store
     from prunekd.training import RunSpec, Trainer, load_recipe
+    from prunekd.training.run import prepare_folder
 
-    finished = options["out"] / "result.json"
-    if options["resume"] == "auto" and finished.exists():
-        say(f"{options['out']} is finished already")
-        result = read_json(finished)
-        assert isinstance(result, dict)
-        return result
     store = open_store(options["store"])
     recipe = load_recipe(options["recipe"], overrides_option(options))
     teacher, info = open_teacher_with(options, options["teacher"], store.classes, world.device)
@@ -99,6 +94,13 @@ def _train(world: Any, ledger: Any, **options: Any) -> dict[str, Any]:
         workers=options["workers"],
         labels={"arm": "kd_cached" if cached else "kd" if teacher else "plain"},
     )
+    finished = options["out"] / "result.json"
+    if options["resume"] == "auto" and finished.exists():
+        prepare_folder(spec, "auto")  # refuses other settings
+        say(f"{options['out']} is finished already")
+        result = read_json(finished)
+        assert isinstance(result, dict)
+        return result
     _, reason = spec.objective_settings()
     if world.is_main:
         say(f"{spec.kept} of {spec.total} samples (keep {spec.keep:g}), {recipe.epochs} epochs, {recipe.model.name}")

@@ -48,7 +48,8 @@ def shorten(spec: RunSpec, out: Path, batches: int) -> RunSpec:
 
 def _whole_info(spec: RunSpec) -> dict[str, Any]:
     """What a subset says of itself, for a draw from all samples."""
-    return {"policy": "all", "keep": 1.0, "kept": spec.total, "total": spec.total, **made_for(spec.store, "train")}
+    count = len(spec.store.split("train"))
+    return {"policy": "all", "keep": 1.0, "kept": count, "total": count, **made_for(spec.store, "train")}
 
 
 def samples_per_epoch(spec: RunSpec, kept: int) -> int:

@@ -81,7 +81,7 @@ def compact(
         keeping = Keeping(
             split=split,
             ids=np.asarray(ids, dtype=np.int64),
-            parent={"path": str(store.path.absolute()), "samples": len(part)},
+            parent={"path": str(store.path.absolute()), "samples": store.whole(split)},
             lineage=(store.fingerprint, *store.lineage),
             ranking=ranking or {},
         )

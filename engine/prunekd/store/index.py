@@ -56,6 +56,12 @@ class Store:
         """Fingerprints of the stores of which this one holds a part, every sample under its id as it was."""
         return tuple(self.compacted["lineage"]) if self.compacted else ()
 
+    def whole(self, split: str) -> int:
+        """Samples of a split before any were left out by compacting: what keep ratios are fractions of."""
+        if self.compacted and self.compacted["split"] == split and "samples" in self.compacted["parent"]:
+            return int(self.compacted["parent"]["samples"])
+        return len(self.split(split))
+
     def split(self, name: str) -> Split:
         """The split of this name; ValueError naming those there are."""
         if name not in self.splits:
@@ -157,6 +163,7 @@ def _is_compaction(value: object) -> bool:
         isinstance(value, dict)
         and isinstance(value.get("split"), str)
         and all(isinstance(value.get(name), dict) for name in ("parent", "ranking"))
+        and isinstance(value["parent"].get("samples", 1), int)
         and isinstance(value.get("lineage"), list)
         and all(map(_is_fingerprint, value["lineage"]))
     )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from prunekd.common.files import read_json, write_json
 from prunekd.common.machine import describe_machine
+from prunekd.common.registry import unknown
 from prunekd.distill import (
     CachedTeacher,
     Objective,
@@ -22,6 +23,7 @@ from prunekd.distill import (
     create_objective,
     resolve_alpha,
 )
+from prunekd.input import READERS
 from prunekd.pruning.subset import Subset
 from prunekd.store.index import Store
 from prunekd.training.settings import Recipe
@@ -52,6 +54,8 @@ class RunSpec:
     labels: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.reader not in READERS:
+            raise unknown("reader", self.reader, READERS)
         if self.subset is not None:
             self.subset.check(self.store)
         if self.teacher is not None:
@@ -72,13 +76,13 @@ class RunSpec:
 
     @property
     def total(self) -> int:
-        """Samples in the store's training split."""
-        return len(self.store.split("train"))
+        """Training samples of the store, before any were left out by compacting it."""
+        return self.store.whole("train")
 
     @property
     def kept(self) -> int:
         """Samples trained on."""
-        return self.total if self.subset is None else len(self.subset.ids)
+        return len(self.store.split("train")) if self.subset is None else len(self.subset.ids)
 
     @property
     def keep(self) -> float:
