@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from prunekd.input import ViewSettings, open_reader, train_plan
+from prunekd.input import READERS, ViewSettings, open_reader, train_plan
 from prunekd.store.convert import ConvertSettings, convert
 from prunekd.store.index import Store
 from prunekd.store.sources import open_source
 from support import require
 
-NAMES = ("native", "native-scaled", "torch", "ffcv")
+PACKAGES = {"ffcv": "ffcv", "dali": "nvidia.dali"}
 SIDE, COUNT, SIZE = 96, 60, 24
 VIEWS = [
     ViewSettings(kind="random_resized_crop", size=SIZE, scale=(0.1, 1.0)),
@@ -49,10 +49,10 @@ def read_off(image: np.ndarray) -> tuple[int, list[float], bool]:
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=lambda v: v.kind)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", READERS)
 def test_samples_boxes_and_flips_are_the_plans(ramps: Store, name: str, view: ViewSettings) -> None:
-    if name in ("ffcv", "dali"):
-        require({"dali": "nvidia.dali"}.get(name, name))
+    if name in PACKAGES:
+        require(PACKAGES[name])
     epoch = train_plan(ramps.split("train"), ids=None, seed=7, epoch=3, batch_size=10, view=view)
     flips = set()
     with open_reader(name, ramps, "train", workers=2 if name != "torch" else 0) as reader:
