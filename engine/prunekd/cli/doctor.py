@@ -103,7 +103,18 @@ def _torch() -> list[Finding]:
 
 
 def _decoder() -> list[Finding]:
-    return [_package("JPEG decoder", "simplejpeg", "simplejpeg", "pip install simplejpeg")]
+    whole = _package("JPEG decoder", "simplejpeg", "simplejpeg", "pip install simplejpeg")
+    if _import_problem("prunekd.input.jpeg_library"):  # it needs torch, which is spoken of already
+        return [whole]
+    from prunekd.input.jpeg_library import Library, library
+
+    found = library()
+    if isinstance(found, Library):
+        crops = Finding(name="JPEG crops", found=True, detail=f"decoded alone, by Pillow's {found.path.name}")
+    else:
+        detail = f"whole images are decoded, at twice the cost: {found}"
+        crops = Finding(name="JPEG crops", found=False, detail=detail, remedy="pip install --force-reinstall pillow")
+    return [whole, crops]
 
 
 def _ffcv() -> list[Finding]:
