@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -90,11 +91,24 @@ def open_world(device: str = "auto") -> Iterator[World]:
     if size == 1:
         yield World(0, 1, chosen)
         return
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", store=_own_store(), rank=rank, world_size=size)
     try:
         yield World(rank, size, chosen)
     finally:
         dist.destroy_process_group()
+
+
+def _own_store() -> dist.Store:
+    """The store in which processes find each other, apart from what an earlier attempt left in it.
+
+    torchrun keeps one store for all attempts of a job, so that restarted processes may look for each other under
+    addresses of dead ones. On one host the number of restarts tells attempts apart; hosts count theirs differently, and
+    there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 makes torchrun open a new store for each attempt.
+    """
+    store, _, _ = next(rendezvous("env://"))
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    one_host = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
+    return dist.PrefixStore(f"restart{restarts}", store) if one_host else store
 
 
 def _device(name: str, local_rank: int) -> torch.device:
