@@ -22,6 +22,8 @@ if [ $# -eq 0 ]; then
     echo "usage: sbatch $0 VERB [OPTIONS]: a verb of prunekd with its options, say train STORE --recipe imagenet" >&2
     exit 2
 fi
+# a new store for each attempt: restarted processes must not find the addresses of dead ones in the old one
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 read -r -a launcher <<< "${LAUNCHER:-}"
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((29500 + SLURM_JOB_ID % 1000))
