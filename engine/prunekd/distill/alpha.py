@@ -2,8 +2,8 @@
 
 P1 (Ben-Baruch et al., ICML 2025) finds that the best alpha rises as fewer samples are kept, and publishes no closed
 form. AUTO_ALPHA is what our own sweep gave: the best alpha above 0 at each keep ratio in benchmarks/results/alpha.csv
-(handwritten digits, three seeds, 12 epochs). Most differences there lie within the spread of the seeds, and of two seeds
-on photographs (natural59_alpha.csv) as well, so it is weak evidence: run `prunekd bench --sweep alpha` on your own data
+(handwritten digits, three seeds, 12 epochs). Most differences there lie within the spread of the seeds, as they do on
+photographs (natural59_alpha.csv, two seeds), so it is weak evidence: run `prunekd bench --sweep alpha` on your own data
 before relying on it.
 """
 
