@@ -23,7 +23,7 @@ if [ ! -x "$VENV/bin/python" ]; then
 fi
 
 case $TARGET in
-    demo) set -- -e '.[demo]' ;;
+    demo) set -- -e . ;;
     test) set -- -e '.[test,dev,dali]' ;;
     image) set -- ".[${EXTRAS:-ffcv}]" ;;
     *)

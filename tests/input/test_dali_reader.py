@@ -3,7 +3,6 @@
 import gc
 import io
 import os
-import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +14,10 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as tv
 
-from prunekd.input import EpochPlan, Reader, ViewSettings, eval_plan, open_reader, train_plan
+from input.reading import bytes_read_by_this_process, collect, copy_of, opened, plan_of, seen
+from prunekd.input import EpochPlan, ViewSettings, eval_plan
 from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.index import Store, open_store
+from prunekd.store.index import Store
 from prunekd.store.sources import open_source
 from support import require, write_arrays
 
@@ -78,25 +78,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture
 def damaged(photos: Store, tmp_path: Path) -> Store:
     """A copy of the store that a test may damage."""
-    shutil.copytree(photos.path, tmp_path / "store")
-    return open_store(tmp_path / "store")
+    return copy_of(photos, tmp_path)
 
 
-def plan(store: Store, view: ViewSettings = RRC, batch_size: int = 7, **more: Any) -> EpochPlan:
-    settings = {"ids": None, "seed": 3, "epoch": 2, **more}
-    return train_plan(store.split("train"), batch_size=batch_size, view=view, **settings)
-
-
-def opened(store: Store, name: str = "dali", **more: Any) -> Reader:
-    return open_reader(name, store, "train", **{"workers": 2, **more})
-
-
-def collect(reader: Reader, plan_: EpochPlan) -> list[tuple[torch.Tensor, ...]]:
-    return [(b.images.clone(), b.labels.clone(), b.ids.clone()) for b in reader.epoch(plan_)]
-
-
-def seen(reader: Reader, plan_: EpochPlan) -> list[int]:
-    return [i for batch in reader.epoch(plan_) for i in batch.ids.tolist()]
+def plan(store: Store, view: ViewSettings = RRC, **more: Any) -> EpochPlan:
+    return plan_of(store, view, **more)
 
 
 def by_torchvision(pixels: np.ndarray, box: list[int], flip: bool, size: int) -> torch.Tensor:
@@ -110,7 +96,7 @@ def by_torchvision(pixels: np.ndarray, box: list[int], flip: bool, size: int) ->
 @pytest.mark.parametrize("view", VIEWS, ids=lambda v: f"{v.kind}-{v.size}")
 def test_samples_are_those_of_native_and_pixels_those_of_torchvision(photos: Store, view: ViewSettings) -> None:
     split, epoch = photos.split("train"), plan(photos, view)
-    with opened(photos) as reader, opened(photos, "native") as native, split.payloads() as payloads:
+    with opened("dali", photos) as reader, opened("native", photos) as native, split.payloads() as payloads:
         mine, other = collect(reader, epoch), collect(native, epoch)
         assert len(mine) == len(other) == 5
         for number, ((images, labels, ids), (_, native_labels, native_ids)) in enumerate(zip(mine, other, strict=True)):
@@ -131,7 +117,7 @@ def test_boxes_and_flips_are_exact(tmp_path: Path, view: ViewSettings) -> None:
     """On raw noise every box but the right one gives other pixels."""
     store = convert(open_source(write_arrays(tmp_path / "a.npz", side=24)), tmp_path / "store", ConvertSettings())
     arrays, epoch = np.load(tmp_path / "a.npz")["train_images"], plan(store, view)
-    with opened(store) as reader:
+    with opened("dali", store) as reader:
         for number, (images, _, ids) in enumerate(collect(reader, epoch)):
             planned = epoch.batch(number)
             for i, sample in enumerate(ids.tolist()):
@@ -145,7 +131,7 @@ def test_every_keep_ratio_delivers_its_samples_and_reads_no_others(photos: Store
     split = photos.split("train")
     kept = np.random.default_rng(7).permutation(split.ids)[: round(40 * keep)]
     epoch = plan(photos, ids=kept, batch_size=2)
-    with opened(photos) as reader:
+    with opened("dali", photos) as reader:
         seen(reader, plan(photos))  # DALI itself is read from files
         warm, before = reader.bytes_read, bytes_read_by_this_process()
         assert seen(reader, epoch) == epoch.ids.tolist()
@@ -156,12 +142,8 @@ def test_every_keep_ratio_delivers_its_samples_and_reads_no_others(photos: Store
     assert payload <= asked <= 1.05 * payload
 
 
-def bytes_read_by_this_process() -> int:
-    return int(Path("/proc/self/io").read_text().split()[1])
-
-
 def test_ranks_share_the_batches_of_one(photos: Store) -> None:
-    with opened(photos) as reader:
+    with opened("dali", photos) as reader:
         whole = collect(reader, plan(photos, batch_size=8))
         shares = [collect(reader, plan(photos, batch_size=8, world_size=2, rank=r)) for r in range(2)]
     for (images, labels, ids), first, second in zip(whole, *shares, strict=True):
@@ -174,7 +156,7 @@ def test_ranks_share_the_batches_of_one(photos: Store) -> None:
 def test_every_sample_is_seen_once_in_an_evaluation(photos: Store) -> None:
     """The last batch is short, and empty ranks see nothing."""
     split = photos.split("train")
-    with opened(photos) as reader, opened(photos, "native") as native:
+    with opened("dali", photos) as reader, opened("native", photos) as native:
         for world_size in (1, 3):
             ids = []
             for rank in range(world_size):
@@ -190,7 +172,7 @@ def test_every_sample_is_seen_once_in_an_evaluation(photos: Store) -> None:
 def test_batches_have_the_promised_types_and_weights(photos: Store) -> None:
     split = photos.split("train")
     weights = np.linspace(1, 2, len(split), dtype=np.float32)
-    with opened(photos) as reader:
+    with opened("dali", photos) as reader:
         batch = next(iter(reader.epoch(plan(photos, weights=weights, ids=split.ids))))
     assert batch.images.dtype == torch.uint8
     assert batch.images.shape == (7, 3, 24, 24)
@@ -201,7 +183,7 @@ def test_batches_have_the_promised_types_and_weights(photos: Store) -> None:
 
 
 def test_the_number_of_workers_and_a_resumption_change_nothing(photos: Store) -> None:
-    with opened(photos, workers=1) as one, opened(photos, workers=2) as two:
+    with opened("dali", photos, workers=1) as one, opened("dali", photos, workers=2) as two:
         whole = collect(one, plan(photos))
         for a, b in zip(whole, collect(two, plan(photos)), strict=True):
             assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
@@ -212,17 +194,17 @@ def test_the_number_of_workers_and_a_resumption_change_nothing(photos: Store) ->
 
 def test_subset_resolution_and_batch_size_may_change_from_epoch_to_epoch(photos: Store) -> None:
     ids = photos.split("train").ids
-    with opened(photos) as reader:
+    with opened("dali", photos) as reader:
         for kept, batch_size, size in ((ids[:8], 4, 24), (ids, 8, 40), (ids[5:9], 2, 16), (ids[::-1], 13, 24)):
             view = ViewSettings(kind="random_resized_crop", size=size)
-            epoch = plan(photos, view, batch_size, ids=kept)
+            epoch = plan(photos, view, batch_size=batch_size, ids=kept)
             batches = collect(reader, epoch)
             assert [i for b in batches for i in b[2].tolist()] == epoch.ids.tolist()
             assert {tuple(b[0].shape) for b in batches} == {(batch_size, 3, size, size)}
 
 
 def test_all_batches_of_an_epoch_may_be_kept(photos: Store) -> None:
-    with opened(photos) as reader:
+    with opened("dali", photos) as reader:
         kept, copies = [], []
         for batch in reader.epoch(plan(photos, batch_size=3)):
             kept.append(batch.images)
@@ -235,7 +217,7 @@ def test_all_batches_of_an_epoch_may_be_kept(photos: Store) -> None:
 
 def test_two_epochs_may_run_at_once(photos: Store) -> None:
     first, second = plan(photos), plan(photos, VIEWS[4], batch_size=5, epoch=8)
-    with opened(photos) as reader:
+    with opened("dali", photos) as reader:
         alone = collect(reader, first), collect(reader, second)
         pairs = [(a.images.clone(), b.images.clone()) for a, b in zip(reader.epoch(first), reader.epoch(second))]  # noqa: B905
     assert len(pairs) == 5
@@ -251,10 +233,10 @@ def held_by_this_process() -> tuple[int, int, int]:
 
 
 def test_loops_left_early_leave_nothing_behind(photos: Store) -> None:
-    with opened(photos) as reader:
+    with opened("dali", photos) as reader:
         seen(reader, plan(photos))
     before = held_by_this_process()
-    with opened(photos) as reader:
+    with opened("dali", photos) as reader:
         for k in range(12):
             for _ in reader.epoch(plan(photos, batch_size=3, epoch=k)):
                 if k % 3:
@@ -266,7 +248,7 @@ def test_loops_left_early_leave_nothing_behind(photos: Store) -> None:
 
 
 def test_an_error_in_the_loop_is_the_callers(photos: Store) -> None:
-    with opened(photos) as reader:
+    with opened("dali", photos) as reader:
         loop = reader.epoch(plan(photos))
         next(loop)
         with pytest.raises(ValueError, match="mine"):
@@ -289,7 +271,7 @@ def test_corrupt_samples_are_settled_as_in_the_native_reader(damaged: Store, on_
     for row in {3, 20, 21, raw}:
         damage(damaged, row, int(split.sizes[row]) // 2, bytes(int(split.sizes[row]) // 4))
     epoch = eval_plan(split, batch_size=8, view=view)
-    with opened(damaged, on_error=on_error) as reader, opened(damaged, "native", on_error=on_error) as native:
+    with opened("dali", damaged, on_error=on_error) as reader, opened("native", damaged, on_error=on_error) as native:
         mine, other = collect(reader, epoch), collect(native, epoch)
         assert reader.faults.counts == native.faults.counts
         assert sum(reader.faults.counts.values()) == 4
@@ -306,7 +288,7 @@ def test_a_batch_of_corrupt_samples_alone_is_settled(damaged: Store) -> None:
     epoch = plan(damaged, batch_size=4)
     for row in split.rows(epoch.ids[4:8]).tolist():
         damage(damaged, row, 0, bytes(40))
-    with opened(damaged, on_error="replace") as reader, opened(damaged, "native", on_error="replace") as native:
+    with opened("dali", damaged, on_error="replace") as reader, opened("native", damaged, on_error="replace") as native:
         assert seen(reader, epoch) == seen(native, epoch)
         assert reader.faults.counts == {"replaced": 4, "skipped": 0}
 
@@ -315,7 +297,7 @@ def test_raising_names_the_sample_and_the_reader_survives(damaged: Store) -> Non
     split, epoch = damaged.split("train"), plan(damaged)
     first = int(epoch.ids[10])
     damage(damaged, int(split.rows(np.array([first]))[0]), 30, b"\xff\xd9" * 40)
-    with opened(damaged) as reader:
+    with opened("dali", damaged) as reader:
         with pytest.raises(ValueError, match=rf"sample {first} .*train.beton cannot be decoded.*convert"):
             seen(reader, epoch)
         good = np.setdiff1d(split.ids, [first])
@@ -326,14 +308,17 @@ def test_an_index_that_states_another_size_is_noticed_before_dali_sees_the_image
     split = damaged.split("train")
     row = int(np.flatnonzero(split.modes == 0)[5])
     damaged.splits["train"] = split = replace(split, heights=split.heights + 9 * (np.arange(len(split)) == row))
-    with opened(damaged) as reader, pytest.raises(ValueError, match=rf"sample {split.ids[row]} .*the index says"):
+    with (
+        opened("dali", damaged) as reader,
+        pytest.raises(ValueError, match=rf"sample {split.ids[row]} .*the index says"),
+    ):
         seen(reader, eval_plan(split, batch_size=8, view=RRC))
 
 
 def test_a_file_that_ends_early_is_noticed(damaged: Store) -> None:
     split = damaged.split("train")
     last = int(np.argmax(split.pointers))
-    with opened(damaged) as reader:
+    with opened("dali", damaged) as reader:
         with split.path.open("r+b") as file:
             file.truncate(int(split.pointers[last]) + 5)
         with pytest.raises(ValueError, match=rf"sample {split.ids[last]} "):
@@ -349,7 +334,7 @@ def test_an_error_of_dali_is_a_runtime_error_with_its_message(photos: Store) -> 
             return epoch.batch(number)._replace(boxes=np.full((7, 4), 500, np.int32))
 
     wrong = Wrong(split=epoch.split, ids=epoch.ids, batch_size=7, view=epoch.view)
-    with opened(photos) as reader:
+    with opened("dali", photos) as reader:
         with pytest.raises(RuntimeError, match=r"DALI failed: .*image_slice"):
             seen(reader, wrong)
         assert seen(reader, epoch) == epoch.ids.tolist()
@@ -359,7 +344,7 @@ def test_an_error_of_dali_is_a_runtime_error_with_its_message(photos: Store) -> 
 def test_decoding_on_a_gpu(photos: Store) -> None:
     """nvJPEG's inverse DCT and chroma upsampling round otherwise; the boxes and flips are the plan's."""
     epoch = plan(photos, VIEWS[1])
-    with opened(photos, pin=True) as reader, opened(photos, "native") as native:
+    with opened("dali", photos, pin=True) as reader, opened("native", photos) as native:
         for mine, other in zip(reader.epoch(epoch), native.epoch(epoch), strict=True):
             assert mine.images.is_cuda
             assert torch.equal(mine.ids, other.ids)

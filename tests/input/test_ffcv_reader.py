@@ -1,7 +1,6 @@
 """The ffcv reader: FFCV's pixels, the plan's samples and views, and none of FFCV 1.0.2's known faults."""
 
 import io
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +12,10 @@ import simplejpeg
 import torch
 from PIL import Image
 
-from prunekd.input import EpochPlan, Reader, ViewSettings, eval_plan, open_reader, train_plan
+from input.reading import bytes_read_by_this_process, collect, copy_of, opened, plan_of, seen
+from prunekd.input import EpochPlan, ViewSettings, eval_plan
 from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.index import Store, open_store
+from prunekd.store.index import Store
 from prunekd.store.sources import open_source
 from support import require, write_arrays
 
@@ -52,25 +52,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture
 def damaged(photos: Store, tmp_path: Path) -> Store:
     """A copy of the store that a test may damage."""
-    shutil.copytree(photos.path, tmp_path / "store")
-    return open_store(tmp_path / "store")
+    return copy_of(photos, tmp_path)
 
 
-def plan(store: Store, view: ViewSettings = RRC, batch_size: int = 7, **more: Any) -> EpochPlan:
-    settings = {"ids": None, "seed": 3, "epoch": 2, **more}
-    return train_plan(store.split("train"), batch_size=batch_size, view=view, **settings)
-
-
-def opened(store: Store, name: str = "ffcv", **more: Any) -> Reader:
-    return open_reader(name, store, "train", **{"workers": 2, **more})
-
-
-def collect(reader: Reader, plan_: EpochPlan) -> list[tuple[torch.Tensor, ...]]:
-    return [(b.images.clone(), b.labels.clone(), b.ids.clone()) for b in reader.epoch(plan_)]
-
-
-def seen(reader: Reader, plan_: EpochPlan) -> list[int]:
-    return [i for batch in reader.epoch(plan_) for i in batch.ids.tolist()]
+def plan(store: Store, view: ViewSettings = RRC, **more: Any) -> EpochPlan:
+    return plan_of(store, view, **more)
 
 
 def by_opencv(pixels: np.ndarray, box: list[int], flip: bool, size: int) -> np.ndarray:
@@ -87,7 +73,7 @@ def by_opencv(pixels: np.ndarray, box: list[int], flip: bool, size: int) -> np.n
 @pytest.mark.parametrize("view", VIEWS, ids=lambda v: v.kind)
 def test_samples_are_those_of_native_and_pixels_those_of_opencv(photos: Store, view: ViewSettings) -> None:
     split, epoch = photos.split("train"), plan(photos, view)
-    with opened(photos) as reader, opened(photos, "native") as native, split.payloads() as payloads:
+    with opened("ffcv", photos) as reader, opened("native", photos) as native, split.payloads() as payloads:
         mine, other = collect(reader, epoch), collect(native, epoch)
         assert len(mine) == len(other) == 5
         for number, ((images, labels, ids), (native_images, native_labels, native_ids)) in enumerate(
@@ -109,7 +95,7 @@ def test_boxes_and_flips_are_exact(tmp_path: Path, view: ViewSettings) -> None:
     """On raw noise every box but the right one gives other pixels."""
     store = convert(open_source(write_arrays(tmp_path / "a.npz", side=24)), tmp_path / "store", ConvertSettings())
     arrays, epoch = np.load(tmp_path / "a.npz")["train_images"], plan(store, view)
-    with opened(store) as reader:
+    with opened("ffcv", store) as reader:
         for number, (images, _, ids) in enumerate(collect(reader, epoch)):
             planned = epoch.batch(number)
             for i, sample in enumerate(ids.tolist()):
@@ -123,7 +109,7 @@ def test_batches_have_the_promised_types_and_weights(photos: Store) -> None:
     split = photos.split("train")
     weights = np.linspace(1, 2, len(split), dtype=np.float32)
     epoch = plan(photos, weights=weights, ids=split.ids)
-    with opened(photos) as reader:
+    with opened("ffcv", photos) as reader:
         batch = next(iter(reader.epoch(epoch)))
     assert batch.images.dtype == torch.uint8
     assert batch.images.shape == (7, 3, 24, 24)
@@ -134,18 +120,18 @@ def test_batches_have_the_promised_types_and_weights(photos: Store) -> None:
 
 
 def test_the_number_of_workers_changes_nothing(photos: Store) -> None:
-    with opened(photos, workers=1) as one, opened(photos, workers=2) as two:
+    with opened("ffcv", photos, workers=1) as one, opened("ffcv", photos, workers=2) as two:
         for a, b in zip(collect(one, plan(photos)), collect(two, plan(photos)), strict=True):
             assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def test_numbers_of_workers_that_numba_cannot_give_are_refused(photos: Store) -> None:
     with pytest.raises(ValueError, match=r"workers is 4096.*NUMBA_NUM_THREADS"):
-        opened(photos, workers=4096)
+        opened("ffcv", photos, workers=4096)
 
 
 def test_a_resumed_epoch_goes_on_where_it_stopped(photos: Store) -> None:
-    with opened(photos) as reader:
+    with opened("ffcv", photos) as reader:
         whole, rest = collect(reader, plan(photos)), collect(reader, plan(photos, start_step=2))
         assert len(rest) == 3
         assert all(torch.equal(a[0], b[0]) and torch.equal(a[2], b[2]) for a, b in zip(whole[2:], rest, strict=True))
@@ -154,7 +140,7 @@ def test_a_resumed_epoch_goes_on_where_it_stopped(photos: Store) -> None:
 
 def test_every_sample_is_seen_once_in_an_evaluation(photos: Store) -> None:
     split = photos.split("train")
-    with opened(photos) as reader, opened(photos, "native") as native:
+    with opened("ffcv", photos) as reader, opened("native", photos) as native:
         for world_size in (1, 3):
             ids = []
             for rank in range(world_size):
@@ -167,7 +153,7 @@ def test_every_sample_is_seen_once_in_an_evaluation(photos: Store) -> None:
 
 
 def test_a_batch_stays_as_it_is_until_the_next_but_one(photos: Store) -> None:
-    with opened(photos) as reader:
+    with opened("ffcv", photos) as reader:
         iterator = reader.epoch(plan(photos, batch_size=3))
         previous = next(iterator)
         copy = previous.images.clone()
@@ -178,7 +164,7 @@ def test_a_batch_stays_as_it_is_until_the_next_but_one(photos: Store) -> None:
 
 def test_two_epochs_may_run_at_once(photos: Store) -> None:
     first, second = plan(photos), plan(photos, VIEWS[3], batch_size=5, epoch=8)
-    with opened(photos) as reader:
+    with opened("ffcv", photos) as reader:
         alone = collect(reader, first), collect(reader, second)
         pairs = [(a.images.clone(), b.images.clone()) for a, b in zip(reader.epoch(first), reader.epoch(second))]  # noqa: B905
     assert len(pairs) == 5
@@ -189,7 +175,7 @@ def test_two_epochs_may_run_at_once(photos: Store) -> None:
 
 def test_only_the_payload_is_read(photos: Store) -> None:
     split = photos.split("train")
-    with opened(photos) as reader:
+    with opened("ffcv", photos) as reader:
         seen(reader, plan(photos))
         before = reader.bytes_read
         epoch = plan(photos, ids=split.ids[::3], batch_size=2)
@@ -202,10 +188,6 @@ def test_only_the_payload_is_read(photos: Store) -> None:
     assert split.sizes[rows].sum() <= asked <= 1.05 * split.sizes[rows].sum()
 
 
-def bytes_read_by_this_process() -> int:
-    return int(Path("/proc/self/io").read_text().split()[1])
-
-
 # Faults of FFCV 1.0.2
 
 
@@ -214,13 +196,13 @@ def test_the_length_follows_the_subset_and_nothing_is_compiled_again(photos: Sto
     from prunekd.input.ffcv_kernel import decode_batch
 
     split = photos.split("train")
-    with opened(photos) as reader:
+    with opened("ffcv", photos) as reader:
         seen(reader, plan(photos))
         compiled = len(decode_batch.signatures), dict(decode_batch.stats.cache_misses)
         for kept, batch_size, side in ((split.ids[:8], 4, 24), (split.ids, 8, 30), (split.ids[5:9], 2, 8)):
             epoch = plan(photos, ViewSettings(kind="center", size=side), batch_size=batch_size, ids=kept)
             assert sorted(seen(reader, epoch)) == kept.tolist()
-    with opened(photos) as another:
+    with opened("ffcv", photos) as another:
         seen(another, plan(photos))
     assert compiled == (len(decode_batch.signatures), dict(decode_batch.stats.cache_misses))
 
@@ -247,7 +229,7 @@ def test_ffcv_itself_keeps_its_first_length_and_takes_the_decoder_out_of_the_cal
 
 def test_readers_may_be_opened_again_and_again(photos: Store) -> None:
     """FFCV takes decoders out of its caller's lists, so that a second Loader has none."""
-    with opened(photos) as first, opened(photos) as second:
+    with opened("ffcv", photos) as first, opened("ffcv", photos) as second:
         for a, b in zip(collect(first, plan(photos)), collect(second, plan(photos)), strict=True):
             assert torch.equal(a[0], b[0])
 
@@ -266,7 +248,7 @@ def test_ranks_share_a_subset_in_any_order(photos: Store) -> None:
     """FFCV has no QUASI_RANDOM across processes, and its RANDOM pads ranks with samples seen twice."""
     kept = photos.split("train").ids[3:39]
     whole = plan(photos, ids=kept, batch_size=12)
-    with opened(photos) as reader:
+    with opened("ffcv", photos) as reader:
         alone = seen(reader, whole)
         shares = [seen(reader, plan(photos, ids=kept, batch_size=12, world_size=3, rank=r)) for r in range(3)]
     assert sorted(alone) == kept.tolist()
@@ -277,13 +259,13 @@ def test_ranks_share_a_subset_in_any_order(photos: Store) -> None:
 def test_the_callers_numbers_of_threads_stay(photos: Store) -> None:
     numba: Any = require("numba")
     before = torch.get_num_threads(), numba.get_num_threads()
-    with opened(photos, workers=1) as reader:
+    with opened("ffcv", photos, workers=1) as reader:
         for _ in reader.epoch(plan(photos)):
             assert (torch.get_num_threads(), numba.get_num_threads()) == before
 
 
 def test_leaving_early_leaves_no_thread_and_the_next_epoch_works(photos: Store) -> None:
-    with opened(photos) as reader:
+    with opened("ffcv", photos) as reader:
         seen(reader, plan(photos))
         before = threading.active_count()
         for stop in range(5):
@@ -312,7 +294,7 @@ def test_an_error_in_ffcvs_thread_comes_out(photos: Store) -> None:
     good = plan(photos)
     broken = Broken(split=good.split, ids=good.ids, batch_size=7, view=RRC, seed=3, view_index=2)
     numbers: list[int] = []
-    with opened(photos) as reader:
+    with opened("ffcv", photos) as reader:
         with pytest.raises(ZeroDivisionError, match="the plan is broken"):
             numbers.extend(len(batch.ids) for batch in reader.epoch(broken))
         assert numbers == [7, 7]
@@ -398,7 +380,7 @@ def test_corrupt_samples_are_settled_as_in_the_native_reader(damaged: Store, on_
     for row in (3, 20, 21):
         damage(damaged, row, int(split.sizes[row]) // 2, bytes(int(split.sizes[row]) // 4))
     epoch = eval_plan(split, batch_size=8, view=VIEWS[2])
-    with opened(damaged, on_error=on_error) as reader, opened(damaged, "native", on_error=on_error) as native:
+    with opened("ffcv", damaged, on_error=on_error) as reader, opened("native", damaged, on_error=on_error) as native:
         mine, other = collect(reader, epoch), collect(native, epoch)
         expected = {"replaced": 0, "skipped": 0} | {"replaced" if on_error == "replace" else "skipped": 3}
         assert reader.faults.counts == native.faults.counts == expected
@@ -412,7 +394,7 @@ def test_corrupt_samples_are_settled_as_in_the_native_reader(damaged: Store, on_
 def test_a_file_that_ends_early_is_noticed(damaged: Store) -> None:
     split = damaged.split("train")
     last = int(np.argmax(split.pointers))
-    with opened(damaged) as reader:
+    with opened("ffcv", damaged) as reader:
         with split.path.open("r+b") as file:
             file.truncate(int(split.pointers[last]) + 5)
         with pytest.raises(ValueError, match=rf"sample {split.ids[last]} "):
@@ -422,7 +404,7 @@ def test_a_file_that_ends_early_is_noticed(damaged: Store) -> None:
 def test_pillow_agrees_that_the_undamaged_are_right(photos: Store) -> None:
     """Full frames at their own size against Pillow, so that no two wrong decoders agree with each other."""
     split = photos.split("train")
-    with opened(photos) as reader, split.payloads() as payloads:
+    with opened("ffcv", photos) as reader, split.payloads() as payloads:
         for batch in reader.epoch(eval_plan(split, batch_size=8, view=VIEWS[3])):
             for image, row in zip(batch.images, split.rows(batch.ids.numpy()).tolist(), strict=True):
                 expected = Image.open(io.BytesIO(payloads.read(row))).convert("RGB")

@@ -10,7 +10,7 @@ import torch
 from prunekd.cli._dashboard import dashboard, duration
 from prunekd.cli._shared import progress_bar, say
 from prunekd.cli._teacher import open_teacher_with
-from prunekd.cli.train import labels_option, overrides_option
+from prunekd.cli._training import labels_option, overrides_option
 from prunekd.common.files import replacing
 from prunekd.common.ledger import Ledger
 from prunekd.pruning.policies import POLICIES

@@ -7,6 +7,7 @@ import click
 
 from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, booked_from, emit
 from prunekd.cli._teacher import TEACHER_HELP, teacher_options
+from prunekd.cli._training import training_options
 
 
 class Ratios(click.ParamType):
@@ -47,7 +48,7 @@ class Cost(click.ParamType):
 
 @click.command("bench")
 @STORE
-@click.option("--recipe", required=True, help="A recipe's name or a YAML file.")
+@training_options
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder of the sweep; resumed if it exists."
 )
@@ -87,17 +88,6 @@ class Cost(click.ParamType):
 @click.option(
     "--reshape/--no-reshape", default=False, help="Reshape the teacher's logits with the scores' class statistics."
 )
-@click.option("--alpha", help="Weight of the teacher's term in [0, 1], or auto (follows the keep ratio).")
-@click.option("--temperature", type=float, help="Temperature of the teacher's term.")
-@click.option("--reader", default="native", show_default=True, help="Which reader feeds the training.")
-@click.option(
-    "--on-error",
-    type=click.Choice(["raise", "replace", "skip"]),
-    default="raise",
-    show_default=True,
-    help="What to do with a corrupt sample; what was replaced or skipped is in the report.",
-)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. epochs=30.")
 @click.option("--cold", is_flag=True, help="Drop the store from the page cache before every epoch.")
 @click.option(
     "--time-only",

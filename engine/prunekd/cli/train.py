@@ -7,11 +7,12 @@ import click
 
 from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, booked_from, emit, progress_bar, say, training_text
 from prunekd.cli._teacher import TEACHER_HELP, open_teacher_with, teacher_options
+from prunekd.cli._training import labels_option, overrides_option, training_options
 
 
 @click.command("train")
 @STORE
-@click.option("--recipe", required=True, help="A recipe's name or a YAML file.")
+@training_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--subset", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Samples to keep.")
 @click.option("--teacher", help=TEACHER_HELP)
@@ -20,8 +21,6 @@ from prunekd.cli._teacher import TEACHER_HELP, open_teacher_with, teacher_option
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Cached soft labels (`prunekd labels`) in place of a teacher.",
 )
-@click.option("--alpha", help="Weight of the teacher's term in [0, 1], or auto (follows the keep ratio).")
-@click.option("--temperature", type=float, help="Temperature of the teacher's term.")
 @click.option(
     "--reshape",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -29,15 +28,6 @@ from prunekd.cli._teacher import TEACHER_HELP, open_teacher_with, teacher_option
     help="Reshape the teacher's logits with the class statistics in this scores file.",
 )
 @click.option("--track", metavar="NAMES", help="Training-dynamics scores to gather, e.g. dual,aum, or all.")
-@click.option("--reader", default="native", show_default=True, help="Which reader feeds the training.")
-@click.option(
-    "--on-error",
-    type=click.Choice(["raise", "replace", "skip"]),
-    default="raise",
-    show_default=True,
-    help="What to do with a corrupt sample: stop, take a kept one of its class, or go on without it.",
-)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, e.g. epochs=30.")
 @click.option("--resume", metavar="auto|CHECKPOINT", help="Go on with the run in --out.")
 @teacher_options("bf16")
 @DEVICE
@@ -112,35 +102,6 @@ def _train(world: Any, ledger: Any, **options: Any) -> dict[str, Any]:
     with progress_bar(trainer.total_steps, description) as update:
         trainer.on_progress(lambda values: update(values["step"], training_text(values)))
         return trainer.fit()
-
-
-def overrides_option(options: dict[str, Any]) -> list[str]:
-    """The --set options, then --alpha, --temperature and --track as settings of the recipe."""
-    from prunekd.pruning.dynamics import DYNAMICS
-
-    given = [f"distill.{key}={options[key]}" for key in ("alpha", "temperature") if options[key] is not None]
-    if options.get("track"):
-        names = DYNAMICS if options["track"] == "all" else options["track"].split(",")
-        given.append(f"track=[{','.join(names)}]")
-    return [*options["overrides"], *given]
-
-
-def labels_option(path: Path | None, store: Any, recipe: Any, subset: Any, device: Any) -> Any:
-    """Open the soft labels a --labels option names, checked against the run; None without one."""
-    if path is None:
-        return None
-    from prunekd.distill import CachedTeacher
-
-    cached = CachedTeacher.open(
-        path,
-        store,
-        view=recipe.train_view,
-        ids=None if subset is None else subset.ids,
-        mixed=recipe.mix.on,
-        pin=device.type == "cuda",
-    )
-    say(f"soft labels: {cached!r}")
-    return cached
 
 
 def class_scale_option(path: Path | None, store: Any) -> Any:

@@ -18,11 +18,11 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from prunekd.common.closing import Closing
 from prunekd.common.files import read_json, replacing, sync_folder, write_json
 
 FORMAT = "prunekd-labels"
@@ -66,7 +66,7 @@ def first_difference(before: Any, now: Any, key: str = "") -> str | None:
     return None if before == now else f"{key} = {before!r}, not {now!r}"
 
 
-class LabelsWriter:
+class LabelsWriter(Closing):
     """Soft labels in the making; every process has one, with a rank of its own.
 
     Call `begin` on one process, which holds the lock of `folder`, then `done` on each, then `write` on each inside its
@@ -145,12 +145,8 @@ class LabelsWriter:
             journal.flush()
             os.fsync(journal.fileno())
 
-    def __enter__(self) -> "LabelsWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close the files; `write` opens them again."""
         for descriptor, *_ in self._files.values():
             os.close(descriptor)
         self._files.clear()

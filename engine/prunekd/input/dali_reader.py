@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 import simplejpeg
@@ -25,8 +24,8 @@ from torch import Tensor
 from prunekd.common.machine import available_cores
 from prunekd.input.batch import Batch
 from prunekd.input.dali_pipeline import PlannedPipeline, Request
-from prunekd.input.faults import Faults
 from prunekd.input.plan import BatchPlan, EpochPlan
+from prunekd.input.store_reader import StoreReader
 from prunekd.store.beton import MODE_JPEG, MODE_RAW
 from prunekd.store.index import Split, Store
 
@@ -44,7 +43,7 @@ class _Loading:
     parts: list[Future[int]]
 
 
-class DaliReader:
+class DaliReader(StoreReader):
     """Reads a split of a store with DALI.
 
     Batches live as long as something refers to them. With `pin` DALI decodes on the current CUDA device (its `mixed`
@@ -63,17 +62,13 @@ class DaliReader:
     def __init__(
         self, store: Store, split: str, workers: int | None = None, pin: bool = False, on_error: str = "raise"
     ) -> None:
-        self._split: Split = store.split(split)
-        self._payloads = self._split.payloads()
-        self.faults = Faults(self._split, self._payloads, on_error)
+        super().__init__(store, split, on_error)
         self._workers = workers or available_cores()
         self._device = torch.cuda.current_device() if pin else None
         self._modes = frozenset(np.unique(self._split.modes).tolist())
         self._reading = ThreadPoolExecutor(self._workers, thread_name_prefix="prunekd-dali-read")
         self._blank = np.frombuffer(simplejpeg.encode_jpeg(np.zeros((BLANK, BLANK, 3), np.uint8)), np.uint8)
         self._idle: list[tuple[bool, PlannedPipeline]] = []  # with whether boxes may reach over edges
-        self.bytes_read = 0
-        self.payload_bytes = 0
 
     def __repr__(self) -> str:
         where = "the CPU" if self._device is None else f"CUDA device {self._device}"
@@ -106,15 +101,7 @@ class DaliReader:
         """Stop the threads, free the pipelines and close the file."""
         self._reading.shutdown(cancel_futures=True)
         self._idle.clear()
-        self._payloads.close()
-
-    def __enter__(self) -> "DaliReader":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        super().close()
 
     def _take(self, padded: bool, batch_size: int) -> PlannedPipeline:
         """A pipeline for such boxes and batches; idle ones for smaller batches are dropped."""

@@ -3,22 +3,20 @@
 import itertools
 import mmap
 import os
-import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from prunekd.common.machine import available_cores
 from prunekd.input.batch import Batch
+from prunekd.input.buffers import Buffers
 from prunekd.input.decode import ViewDecoder
-from prunekd.input.faults import Faults
 from prunekd.input.plan import BatchPlan, EpochPlan
-from prunekd.store.index import Split, Store
+from prunekd.input.store_reader import StoreReader
+from prunekd.store.index import Store
 
 Slice = tuple[int, dict[int, str]]  # bytes read, and why samples failed by position in the batch
 LOOK_AHEAD = 3  # batches being decoded while one is used
@@ -26,7 +24,7 @@ READ_AHEAD = 4  # batches announced to the kernel at a time, before their decodi
 HELD = 2  # batches whose memory stays untouched: the one in use and the one before
 
 
-class NativeReader:
+class NativeReader(StoreReader):
     """Reads a split of a store with threads.
 
     A batch's memory stays valid until the next batch but one is asked for; clone what must live longer. With
@@ -55,19 +53,13 @@ class NativeReader:
         scaled: bool = False,
         read_ahead: int = READ_AHEAD,
     ) -> None:
-        self._split: Split = store.split(split)
-        self._payloads = self._split.payloads()
-        self.faults = Faults(self._split, self._payloads, on_error)
+        super().__init__(store, split, on_error)
         self._decoder = ViewDecoder(self._split, self._payloads, scaled)
         self._workers = workers or available_cores()
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="prunekd-decode")
         self._advised = os.open(self._split.path, os.O_RDONLY)
         self._read_ahead = read_ahead
-        self._pin = pin
-        self._free: list[Tensor] = []
-        self._lock = threading.Lock()
-        self.bytes_read = 0
-        self.payload_bytes = 0
+        self._buffers = Buffers(pin)
 
     def __repr__(self) -> str:
         return f"NativeReader({self._split!r}, {self._workers} threads, {self._decoder.description})"
@@ -97,7 +89,7 @@ class NativeReader:
                 ahead.popleft()
                 held.append(images)
                 if len(held) > HELD:
-                    self._give_back(held.popleft())
+                    self._buffers.give_back(held.popleft())
                 yield self.faults.settle(plan, batch, images[: len(batch.ids)], failures)
         finally:
             for _, images, futures in ahead:
@@ -106,26 +98,18 @@ class NativeReader:
                 for future in futures:
                     if not future.cancelled():
                         future.exception()  # wait: the thread writes into the buffer until it is done
-                self._give_back(images)
+                self._buffers.give_back(images)
             for images in held:
-                self._give_back(images)
+                self._buffers.give_back(images)
 
     def close(self) -> None:
         """Stop the threads and close the file."""
         self._pool.shutdown(cancel_futures=True)
-        self._payloads.close()
+        super().close()
         if self._advised >= 0:
             os.close(self._advised)
             self._advised = -1
-        self._free.clear()
-
-    def __enter__(self) -> "NativeReader":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self._buffers.clear()
 
     def _announced(self, plan: EpochPlan) -> Iterator[BatchPlan]:
         """The epoch's batches in order, each announced to the kernel well before it is given out."""
@@ -156,7 +140,7 @@ class NativeReader:
 
     def _start(self, plan: EpochPlan, batch: BatchPlan) -> tuple[BatchPlan, Tensor, list[Future[Slice]]]:
         """Set the threads to work on a batch, one slice each, so that a small image costs no task of its own."""
-        images = self._take(plan.batch_size, plan.view.size)
+        images = self._buffers.take(plan.batch_size, plan.view.size)
         out = images.numpy()
         bounds = np.linspace(0, len(batch.ids), min(self._workers, len(batch.ids)) + 1).astype(int).tolist()
         slices = [slice(a, b) for a, b in itertools.pairwise(bounds)]
@@ -172,19 +156,3 @@ class NativeReader:
             except (ValueError, OSError) as error:
                 failures[k] = str(error)
         return read, failures
-
-    def _take(self, batch_size: int, size: int) -> Tensor:
-        shape = (batch_size, size, size, 3)
-        if self._pin:
-            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        with self._lock:
-            for i, buffer in enumerate(self._free):
-                if buffer.shape == shape:
-                    return self._free.pop(i)
-            self._free.clear()  # buffers of another shape belong to another plan
-        return torch.empty(shape, dtype=torch.uint8)
-
-    def _give_back(self, images: Tensor) -> None:
-        if not self._pin:
-            with self._lock:
-                self._free.append(images)

@@ -5,7 +5,6 @@ pixels by PIL and torchvision.
 """
 
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from torchvision.transforms.v2 import functional as T
 
 from prunekd.common.machine import available_cores
 from prunekd.input.batch import Batch
-from prunekd.input.faults import Faults
 from prunekd.input.plan import EpochPlan
+from prunekd.input.store_reader import StoreReader
 from prunekd.store.images import to_rgb
 from prunekd.store.index import Store
 from prunekd.store.sources import Source, reopen_source
@@ -63,7 +62,7 @@ def _in_source(
     return left, top, max(1, width), max(1, height)
 
 
-class TorchReader:
+class TorchReader(StoreReader):
     """Reads the source of a store through a DataLoader; what takes a corrupt sample's place is read from the store.
 
     Args:
@@ -79,14 +78,10 @@ class TorchReader:
     def __init__(
         self, store: Store, split: str, workers: int | None = None, pin: bool = False, on_error: str = "raise"
     ) -> None:
-        self._split = store.split(split)
         self._source = reopen_source(store.source)
-        self._payloads = self._split.payloads()
-        self.faults = Faults(self._split, self._payloads, on_error)
+        super().__init__(store, split, on_error)
         self._workers = available_cores() if workers is None else workers
         self._pin = pin
-        self.bytes_read = 0
-        self.payload_bytes = 0
 
     def __repr__(self) -> str:
         return f"TorchReader({self._source!r}, {self._workers} processes)"
@@ -106,18 +101,6 @@ class TorchReader:
             self.payload_bytes += int(self._split.sizes[batch.rows].sum())
             failures = {k: reason for k, reason in enumerate(reasons) if reason}
             yield self.faults.settle(plan, batch, images, failures)
-
-    def close(self) -> None:
-        """Close the store's file; nothing else stays open between epochs."""
-        self._payloads.close()
-
-    def __enter__(self) -> "TorchReader":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Requests:

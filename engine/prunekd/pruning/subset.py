@@ -124,35 +124,45 @@ def select_ratios(
             progress=progress,
         )
 
+    if "keep" in plan.needs:
+        rankings = [ranking_at(keep) for keep in keeps]
+    else:
+        rankings = [ranking_at(1.0)] * len(keeps)
     common = {
         "policy": policy,
         "parameters": {**plan.parameters, **(parameters or {})},
         "balance": balance,
         "seed": seed,
         **made_for(store, split),
+        **_scored_by(plan, scores, score),  # the rankings have checked them
     }
-    shared = None if "keep" in plan.needs else ranking_at(1.0)
-    subsets = []
-    for keep in keeps:
-        ranking = ranking_at(keep) if shared is None else shared
-        count = plan.count(keep, sizes, balance)
-        if count > len(ranking):
-            raise ValueError(
-                f"keep {keep} asks for {count} samples, but policy {policy} offers only {len(ranking)} of "
-                f"{len(part.ids)}; keep at most {len(ranking) / len(part.ids):.3g} or change its parameters"
-            )
-        ids = ranking[:count]
-        info = common | {
-            **_scored_by(plan, scores, score),
-            "keep": keep,
-            "kept": count,
-            "total": len(part.ids),
-            "class_counts": np.bincount(_labels_of(part, ids), minlength=len(store.classes)).tolist(),
-            "class_totals": sizes.tolist(),
-        }
-        # Through JSON and back, so that a subset compares equal to what is read from its file.
-        subsets.append(Subset(ids=ids, info=json.loads(json.dumps(info))))
-    return subsets
+    return [
+        _prefix(part, ranking, plan.count(keep, sizes, balance), keep, sizes, common)
+        for keep, ranking in zip(keeps, rankings, strict=True)
+    ]
+
+
+def _prefix(
+    part: SplitLike, ranking: np.ndarray, count: int, keep: float, sizes: np.ndarray, common: Mapping[str, Any]
+) -> Subset:
+    """The first `count` samples of a ranking, with what a subset says of itself; `sizes` are those of the classes."""
+    total = len(part.ids)
+    if count > len(ranking):
+        raise ValueError(
+            f"keep {keep} asks for {count} samples, but policy {common['policy']} offers only {len(ranking)} of "
+            f"{total}; keep at most {len(ranking) / total:.3g} or change its parameters"
+        )
+    ids = ranking[:count]
+    info = {
+        **common,
+        "keep": keep,
+        "kept": count,
+        "total": total,
+        "class_counts": np.bincount(_labels_of(part, ids), minlength=len(sizes)).tolist(),
+        "class_totals": sizes.tolist(),
+    }
+    # Through JSON and back, so that a subset compares equal to what is read from its file.
+    return Subset(ids=ids, info=json.loads(json.dumps(info)))
 
 
 def rank_samples(

@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
+from prunekd.common.closing import Closing
 from prunekd.store.beton import (
     ALLOCATION,
     DESCRIPTOR,
@@ -54,7 +54,7 @@ def first_pointer(capacity: int, page_size: int) -> int:
     return -(-reserved // page_size) * page_size
 
 
-class BetonWriter:
+class BetonWriter(Closing):
     """Appends payloads in order; can go on where an interrupted writer stopped.
 
     The place of a payload depends only on the sizes of those before it. Room for the metadata of `capacity` samples is
@@ -126,14 +126,6 @@ class BetonWriter:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-
-    def __enter__(self) -> "BetonWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _align(self, offset: int) -> int:
         return -(-offset // self.page_size) * self.page_size

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from errno import EINVAL, ENOSYS, EOPNOTSUPP, EXDEV
 from pathlib import Path
 
+from prunekd.common.closing import Closing
 
-class Copier:
+
+class Copier(Closing):
     """Copies extents of one file into another; threads may share it.
 
     `copy_file_range` lets the file system do it: over a network the bytes need not travel. Where it is not to be had,
@@ -25,6 +27,7 @@ class Copier:
         self._source_path, self._notice = source, notice
         self._source = os.open(source, os.O_RDONLY)
         self._target = os.open(target, os.O_RDWR | os.O_CREAT, 0o666)
+        self._open = [self._source, self._target]
         os.posix_fadvise(self._source, 0, 0, os.POSIX_FADV_RANDOM)
         os.ftruncate(self._target, size)
         self._by_kernel = True
@@ -59,9 +62,7 @@ class Copier:
         """Bring everything copied so far to the disk."""
         os.fsync(self._target)
 
-    def __enter__(self) -> "Copier":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        os.close(self._source)
-        os.close(self._target)
+    def close(self) -> None:
+        """Close both files."""
+        while self._open:
+            os.close(self._open.pop())

@@ -4,10 +4,10 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
+from prunekd.common.closing import Closing
 from prunekd.store.index_file import index_path, read_keys
 
 
@@ -99,7 +99,7 @@ class Split:
         return order, self.ids[order]
 
 
-class Payloads:
+class Payloads(Closing):
     """Reads payloads by row with `os.pread` of exactly their bytes; threads may share it.
 
     The kernel is told that access is random: with its default read-ahead a sparse subset of the file costs nearly as
@@ -134,11 +134,3 @@ class Payloads:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-
-    def __enter__(self) -> "Payloads":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
