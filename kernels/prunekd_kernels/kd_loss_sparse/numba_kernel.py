@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._numba_math import STRICT, exp, jit, load, store
+from .._numba_math import STRICT, exp, jit, load, maximum, store
 from .._numba_rows import (
     ONE,
     ZERO,
@@ -97,7 +97,10 @@ def _forward_rows(
         if spread:
             shift = logsumexp[i]
         else:
-            shift = values[i].max() * scale * inv_t
+            top_t = np.float32(-np.inf)
+            for k in range(kept):
+                top_t = maximum(top_t, values[i, k])
+            shift = top_t * scale * inv_t
             total = ZERO
             for k in range(kept):
                 total += exp(values[i, k] * scale * inv_t - shift)

@@ -17,9 +17,10 @@ def forward(images: Tensor, mean: list[float], std: list[float], flip: Tensor | 
     scale = np.tile((1.0 / np.asarray(std)).astype(np.float32), width)
     shift = np.tile((-np.asarray(mean) / np.asarray(std)).astype(np.float32), width)
     mirrored = np.zeros(batch, np.bool_) if flip is None else flip.contiguous().numpy()
+    turned = np.empty((batch, width * channels), np.uint8)  # room for a mirrored row of each image
     run_rows(
         _normalize_images, _normalize_team, batch, height * width * channels, height, width, channels,
-        images.reshape(-1).numpy(), scale, shift, mirrored, flat_view(out.reshape(-1)),
+        images.reshape(-1).numpy(), scale, shift, mirrored, turned.reshape(-1), flat_view(out.reshape(-1)),
     )  # fmt: skip
     return out.permute(0, 3, 1, 2)
 
@@ -27,26 +28,25 @@ def forward(images: Tensor, mean: list[float], std: list[float], flip: Tensor | 
 @jit(STRICT)
 def _normalize_row(pixels, start, scale, shift, out, out_start):
     for k in range(scale.shape[0]):
-        store(out, out_start + k, np.float32(pixels[start + k]) * scale[k] + shift[k])
+        store(out, out_start + k, np.float32(pixels[np.uintp(start + k)]) * scale[k] + shift[k])
 
 
 @jit(STRICT)
-def _mirror_row(pixels, start, width, channels, row):
+def _mirror_row(pixels, start, width, channels, turned, turned_start):
     for x in range(width):
         for c in range(channels):
-            row[x * channels + c] = pixels[start + (width - 1 - x) * channels + c]
+            turned[np.uintp(turned_start + x * channels + c)] = pixels[np.uintp(start + (width - 1 - x) * channels + c)]
 
 
 @jit(STRICT)
-def _normalize_images(first, last, height, width, channels, pixels, scale, shift, mirrored, out):
+def _normalize_images(first, last, height, width, channels, pixels, scale, shift, mirrored, turned, out):
     stride = width * channels
-    row = np.empty(stride, np.uint8)
     for i in range(first, last):
         for y in range(height):
             start = (i * height + y) * stride
             if mirrored[i]:
-                _mirror_row(pixels, start, width, channels, row)
-                _normalize_row(row, 0, scale, shift, out, start)
+                _mirror_row(pixels, start, width, channels, turned, i * stride)
+                _normalize_row(turned, i * stride, scale, shift, out, start)
             else:
                 _normalize_row(pixels, start, scale, shift, out, start)
 
