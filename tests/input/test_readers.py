@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as T
 
-from prunekd.input import READERS, EpochPlan, ViewSettings, eval_plan, open_reader, train_plan
+from prunekd.input import READERS, EpochPlan, ViewSettings, open_reader, train_plan
 from prunekd.input.native_reader import HELD, LOOK_AHEAD, READ_AHEAD, NativeReader
 from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.index import Store, open_store
+from prunekd.store.index import Store
 from prunekd.store.sources import open_source
 
 RRC = ViewSettings(kind="random_resized_crop", size=24, scale=(0.2, 1.0))
@@ -100,53 +100,6 @@ def test_raw_images_come_out_exactly(tiny_store: Store, tmp_path: Path) -> None:
         assert np.array_equal(labels.numpy(), source["train_labels"][ids.numpy()])
 
 
-def test_batches_have_the_promised_types(photos: Store) -> None:
-    with open_reader("native", photos, "train") as reader:
-        batch = next(iter(reader.epoch(plan(photos))))
-    assert batch.images.dtype == torch.uint8
-    assert batch.images.shape == (7, 3, 24, 24)
-    assert batch.images.is_contiguous(memory_format=torch.channels_last)
-    assert batch.labels.dtype == batch.ids.dtype == torch.int64
-    assert batch.weights is None
-
-
-def test_the_number_of_workers_changes_nothing(photos: Store) -> None:
-    one, many = collect(photos, "native", plan(photos), workers=1), collect(photos, "native", plan(photos), workers=5)
-    for a, b in zip(one, many, strict=True):
-        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-def test_a_resumed_epoch_goes_on_where_it_stopped(photos: Store) -> None:
-    for name, workers in (("native", 2), ("torch", 0)):
-        whole = collect(photos, name, plan(photos), workers)
-        rest = collect(photos, name, plan(photos, start_step=2), workers)
-        assert len(rest) == 2
-        assert all(torch.equal(a[0], b[0]) and torch.equal(a[2], b[2]) for a, b in zip(whole[2:], rest, strict=True))
-
-
-def test_worker_processes_of_the_torch_reader_agree_with_none(photos: Store) -> None:
-    without, with_two = collect(photos, "torch", plan(photos), 0), collect(photos, "torch", plan(photos), 2)
-    assert all(torch.equal(a[0], b[0]) for a, b in zip(without, with_two, strict=True))
-
-
-def test_the_subset_may_change_from_epoch_to_epoch(photos: Store) -> None:
-    split = photos.split("train")
-    with open_reader("native", photos, "train") as reader:
-        for kept in (split.ids[:8], split.ids[10:29], split.ids[:8]):
-            epoch = train_plan(split, ids=kept, seed=0, epoch=0, batch_size=4, view=RRC)
-            seen = [i for batch in reader.epoch(epoch) for i in batch.ids.tolist()]
-            assert len(seen) == len(kept) // 4 * 4
-            assert set(seen) <= set(kept.tolist())
-
-
-def test_only_the_payload_is_read(photos: Store) -> None:
-    split = photos.split("train")
-    with open_reader("native", photos, "train") as reader:
-        epoch = train_plan(split, ids=split.ids[::3], seed=0, epoch=0, batch_size=5, view=RRC)
-        rows = np.concatenate([split.rows(b.ids.numpy()) for b in reader.epoch(epoch)])
-        assert reader.bytes_read == reader.payload_bytes == split.sizes[rows].sum()
-
-
 def test_leaving_early_leaves_no_thread_and_no_buffer(photos: Store) -> None:
     before = threading.active_count()
     reader = NativeReader(photos, "train", workers=3)
@@ -220,34 +173,6 @@ def test_what_is_announced_is_what_is_read_in_the_order_of_the_file(
 def touched(start: int, end: int) -> range:
     """Pages of a range of bytes."""
     return range(int(start) // mmap.PAGESIZE, (int(end) - 1) // mmap.PAGESIZE + 1)
-
-
-def test_a_batch_stays_as_it_is_until_the_next_but_one(photos: Store) -> None:
-    with open_reader("native", photos, "train") as reader:
-        iterator = reader.epoch(plan(photos, batch_size=3))
-        previous = next(iterator)
-        copy = previous.images.clone()
-        for batch in iterator:
-            assert torch.equal(previous.images, copy)
-            previous, copy = batch, batch.images.clone()
-
-
-def test_a_damaged_sample_is_named_and_the_reader_survives(photos: Store, tmp_path: Path) -> None:
-    import shutil
-
-    shutil.copytree(photos.path, tmp_path / "store")
-    store = open_store(tmp_path / "store")
-    split = store.split("train")
-    row = 12
-    with split.path.open("r+b") as file:
-        file.seek(int(split.pointers[row]) + int(split.sizes[row]) // 2)
-        file.write(b"\xff\xd9" * 20)
-    key = split.keys(np.array([row]))[0]
-    with open_reader("native", store, "train") as reader:
-        with pytest.raises(ValueError, match=rf"sample {split.ids[row]} \({key}\).*cannot be decoded"):
-            list(reader.epoch(eval_plan(split, batch_size=4, view=RRC)))
-        good = train_plan(split, ids=split.ids[:8], seed=0, epoch=0, batch_size=4, view=RRC)
-        assert len(list(reader.epoch(good))) == 2
 
 
 def test_a_moved_source_and_an_unknown_reader_are_named(photos: Store) -> None:

@@ -20,7 +20,7 @@ from torchvision.datasets import ImageFolder
 from prunekd.common.files import read_json
 from prunekd.store.containers import MAGIC, Exported, add_recordio
 from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.crc32c import POLYNOMIAL, crc32c
+from prunekd.store.crc import CRC32C, crc32c
 from prunekd.store.export import CONTAINERS, FORMATS, ExportSettings, class_folders, export
 from prunekd.store.index import Store, open_store
 from prunekd.store.sources import open_source
@@ -208,7 +208,7 @@ def bitwise(data: bytes) -> int:
     for byte in data:
         crc ^= byte
         for _ in range(8):
-            crc = crc >> 1 ^ POLYNOMIAL * (crc & 1)
+            crc = crc >> 1 ^ CRC32C * (crc & 1)
     return crc ^ 0xFFFFFFFF
 
 

@@ -17,9 +17,10 @@ from ffcv.utils import cast_int_to_byte_ptr
 from numba import carray, njit, prange, types
 
 from prunekd.store.beton import MODE_RAW
+from prunekd.store.crc import crc
 
 # Columns of a request, one row per sample of a batch.
-ROW, OFFSET, SIZE, MODE, WIDTH, HEIGHT, LEFT, TOP, BOX_WIDTH, BOX_HEIGHT, FLIP = range(11)
+ROW, OFFSET, SIZE, CHECKSUM, MODE, WIDTH, HEIGHT, LEFT, TOP, BOX_WIDTH, BOX_HEIGHT, FLIP = range(12)
 # Entries of a head: file descriptor, address of the output pixels, output side, where the pixels begin in the scratch.
 FILE, OUT, SIDE, PIXELS = range(4)
 
@@ -29,8 +30,9 @@ REASONS = {
     3: "its bytes hold no JPEG frame header",
     4: "the JPEG is not of the size the index says",
     5: "libjpeg-turbo finds its stream corrupt",
+    6: "its bytes are not those that were stored (their checksum differs)",
 }
-_SHORT, _NO_FRAME, _OTHER_SIZE, _CORRUPT = REASONS
+_SHORT, _NO_FRAME, _OTHER_SIZE, _CORRUPT, _OTHER_BYTES = REASONS
 
 _READ: Any = types.ExternalFunction(
     "prunekd_ffcv_pread", types.int64(types.int32, types.uintp, types.uint64, types.int64)
@@ -52,14 +54,15 @@ def bind() -> None:
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def decode_batch(rows, head, requests, scratch):  # type: ignore[no-untyped-def]
+def decode_batch(rows, head, requests, scratch, tables):  # type: ignore[no-untyped-def]
     """Decode a batch's views and return what went wrong.
 
     Args:
         rows: int64 (n,), what FFCV believes the batch to be.
         head: int64 (4,), see FILE.
-        requests: int64 (n or more, 11), see ROW.
+        requests: int64 (n or more, 12), see ROW.
         scratch: uint8 (threads, bytes): the payload, from head[PIXELS] on its pixels, then as much room again.
+        tables: uint32 (8, 256), `crc_tables` of the index's checksums.
 
     Returns:
         int32 (n,): 0, OUT_OF_STEP or a key of REASONS. The pixels, uint8 (n, side, side, 3), are at head[OUT]; those
@@ -73,12 +76,12 @@ def decode_batch(rows, head, requests, scratch):  # type: ignore[no-untyped-def]
             if requests[k, ROW] != rows[k]:
                 codes[k] = OUT_OF_STEP
             else:
-                codes[k] = _decode_one(head, requests[k], scratch[part], head[OUT] + k * view_bytes)
+                codes[k] = _decode_one(head, requests[k], scratch[part], tables, head[OUT] + k * view_bytes)
     return codes
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _decode_one(head, request, scratch, target):  # type: ignore[no-untyped-def]
+def _decode_one(head, request, scratch, tables, target):  # type: ignore[no-untyped-def]
     size, width, height = request[SIZE], request[WIDTH], request[HEIGHT]
     address = scratch.ctypes.data
     done = 0
@@ -87,6 +90,8 @@ def _decode_one(head, request, scratch, target):  # type: ignore[no-untyped-def]
         if more <= 0:
             return _SHORT
         done += more
+    if crc(scratch[:size], tables) != request[CHECKSUM]:
+        return _OTHER_BYTES
     start = 0
     if request[MODE] != MODE_RAW:
         frame_width, frame_height = _frame_size(scratch[:size])

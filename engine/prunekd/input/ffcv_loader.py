@@ -30,6 +30,7 @@ from torch import Tensor
 
 from prunekd.input import ffcv_kernel as kernel
 from prunekd.input.plan import BatchPlan, EpochPlan
+from prunekd.store.crc import CRC32, crc_tables
 from prunekd.store.index import Split
 
 Results = Generator[tuple[BatchPlan, Tensor, np.ndarray], None, None]
@@ -72,14 +73,15 @@ class PlanContext(MemoryContext):
         self._head = np.array([file, 0, plan.view.size, payload], dtype=np.int64)
         self._requests = np.zeros((plan.batch_size, kernel.FLIP + 1), dtype=np.int64)
         self._scratch = np.empty((threads, payload + 2 * largest), dtype=np.uint8)  # untouched, it takes no memory
+        self._tables = crc_tables(CRC32)
         self._stopped = False
         self.pending: deque[tuple[BatchPlan, Tensor]] = deque()
         self.error: Exception | None = None
 
     @property
-    def state(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def state(self) -> tuple[np.ndarray, ...]:
         """What the compiled code gets to see."""
-        return self._head, self._requests, self._scratch
+        return self._head, self._requests, self._scratch, self._tables
 
     def start_batch(self, batch: int) -> None:
         """Prepare the batch; StopIteration, by which FFCV's thread ends, after `stop` or an error.
@@ -106,9 +108,9 @@ class PlanContext(MemoryContext):
 
     def _prepare(self, batch: BatchPlan) -> None:
         split, rows = self._plan.split, batch.rows
-        columns = (rows, split.pointers[rows], split.sizes[rows], split.modes[rows], split.widths[rows])
+        columns = (split.pointers, split.sizes, split.crc32, split.modes, split.widths, split.heights)
         requests = self._requests[: len(rows)]
-        requests[:, : kernel.LEFT] = np.stack((*columns, split.heights[rows]), axis=1)
+        requests[:, : kernel.LEFT] = np.stack((rows, *(column[rows] for column in columns)), axis=1)
         requests[:, kernel.LEFT : kernel.FLIP] = batch.boxes
         requests[:, kernel.FLIP] = batch.flips
         images = self._take()
@@ -149,8 +151,8 @@ class PlanDecoder(SimpleRGBImageDecoder):
         decode_batch = kernel.decode_batch
 
         def decode(batch_indices, memory, metadata, state):  # type: ignore[no-untyped-def]
-            head, requests, scratch = state
-            return decode_batch(batch_indices, head, requests, scratch)
+            head, requests, scratch, tables = state
+            return decode_batch(batch_indices, head, requests, scratch, tables)
 
         return decode
 

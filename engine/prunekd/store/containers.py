@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
-from prunekd.store.crc32c import masked_crc32c
+from prunekd.store.crc import masked_crc32c
 
 MAGIC = struct.pack("<I", 0xCED7230A)  # of RecordIO
 TAR_BLOCK = 512
