@@ -77,7 +77,8 @@ def teacher_head_kd(
     """`kd_loss(student_logits, teacher_features @ weight.T + bias, labels, ...)` without the teacher's (B, C) logits.
 
     It trades memory traffic for arithmetic (backward multiplies once more, `class_scale` once more again), so it can
-    pay at large C alone; `benchmarks/kernels.py` measures where. The idea of never storing logits is Liger-Kernel's and
+    pay at large C alone; `benchmarks/kernels.py` measures where. On two CPU cores it saves memory and never time: 1.4
+    times the time of both steps at C = 10, 3.3 times at 50,000. The idea of never storing logits is Liger-Kernel's and
     Apple's cut cross entropy's (arXiv:2411.09009); here the head is the frozen teacher's and gets no gradient.
 
     Args:
