@@ -136,8 +136,8 @@ def load(typingctx: Any, array: Any, index: Any) -> Any:
 def _vectorize_at_full_width(function: ir.Function) -> None:
     """Let LLVM use 512-bit vectors where the processor has them, as PyTorch does; it stops at 256 bits by itself.
 
-    Measured: a fifth off the forward pass of `kd_loss`, 1024 x 1000 in float32. llvmlite has no name for this attribute,
-    hence `set.add`.
+    Measured: a fifth off the forward pass of `kd_loss`, 1024 x 1000 in float32. llvmlite knows no name for this, hence
+    `set.add`.
     """
     set.add(function.attributes, '"prefer-vector-width"="512"')
 
