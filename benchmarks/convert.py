@@ -127,7 +127,7 @@ def convert_one(contender: str, source: Path, target: Path, workers: int) -> dic
 
 def with_prunekd(source: Path, target: Path, mode: str, workers: int) -> Any:
     """Our conversion, imports done."""
-    from prunekd.store.convert import ConvertSettings, convert
+    from prunekd.store.jobs.convert import ConvertSettings, convert
     from prunekd.store.sources import open_source
 
     settings = ConvertSettings(mode=mode or "auto", workers=workers)

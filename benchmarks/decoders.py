@@ -3,9 +3,9 @@
     python benchmarks/decoders.py FOLDER [--images 200] [--passes 7]
 
 Decodes JPEG files that lie in memory to RGB: in full, at half size in the DCT domain, and the middle quarter of the
-area. `pillow regions` is prunekd.input.jpeg_regions with the library that Pillow brings along. Every decoder decodes an
-image before the next image's turn, each time another one first, so that another process on the machine slows all of
-them alike. The clock is processor time of all threads of this process, with the decoders held to one thread. A pass is
+area. `pillow regions` is prunekd._native.jpeg_regions with Pillow's own library. Every decoder decodes an image before
+the next image's turn, each time another one first, so that another process on the machine slows all of them alike. The
+clock is processor time of all threads of this process, with the decoders held to one thread. A pass is
 the mean over all images; the row holds the median, the least and the greatest of the passes, and how far the pixels
 are from Pillow's. OpenCV joins if it is installed. Rows are appended to benchmarks/results/decoders.csv.
 """
@@ -28,9 +28,9 @@ import torch
 import torchvision
 from PIL import Image
 
+from prunekd._native.jpeg_regions import RegionDecoder
+from prunekd._native.libjpeg import FULL
 from prunekd.common.machine import describe_machine
-from prunekd.input.jpeg_library import FULL
-from prunekd.input.jpeg_regions import RegionDecoder
 
 RESULTS = Path(__file__).parent / "results" / "decoders.csv"
 Decoder = Callable[[bytes], np.ndarray]

@@ -18,14 +18,15 @@ import click
 import numpy as np
 from PIL import Image
 
+from prunekd.common.distributed import open_world
 from prunekd.distill import TeacherSettings, describe_teacher, open_teacher
 from prunekd.report.aggregate import summarize_sweep
 from prunekd.report.results import read_sweep
-from prunekd.report.sweep import SweepSpec, run_sweep
-from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.index import Store, open_store
+from prunekd.store import Store, open_store
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
-from prunekd.training import load_recipe, open_world
+from prunekd.sweep.run import SweepSpec, run_sweep
+from prunekd.training import load_recipe
 from recording import RESULTS, append_rows, circumstances
 
 

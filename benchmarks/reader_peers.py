@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from prunekd.input import READERS, ViewSettings, open_reader, train_plan
-from prunekd.store.beton import read_alloc_table, read_header
-from prunekd.store.compact import compact
-from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.index import Store, open_store
+from prunekd.store import Store, open_store
+from prunekd.store.format.beton import read_alloc_table, read_header
+from prunekd.store.jobs.compact import compact
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -141,7 +141,7 @@ def limit(job: Job) -> Contender:
     """A plain loop over bytes in memory: what decoding and resizing alone cost a thread."""
     import torch
 
-    from prunekd.input.decode import ViewDecoder
+    from prunekd.input.readers.decode import ViewDecoder
 
     torch.set_num_threads(1)
     split = open_store(job.work / "store").split("train")

@@ -43,7 +43,7 @@ from typing import Any
 import numpy as np
 import torch  # noqa: F401  so that no contender's start holds its import
 
-from prunekd.store.index import open_store
+from prunekd.store import open_store
 from reader_peers import CONTENDERS, Contender, Job, prepare, ranking
 from recording import RESULTS, append_rows, circumstances, spread
 

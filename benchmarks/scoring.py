@@ -18,14 +18,14 @@ from pathlib import Path
 import torch
 
 from epoch_time import made_up
+from prunekd.common.distributed import World
 from prunekd.distill import OnlineTeacher, TeacherSettings, open_teacher
+from prunekd.inference.score_pass import score_store
 from prunekd.input import ViewSettings, eval_plan, open_reader
 from prunekd.models import ModelCard, create_model
 from prunekd.models.trained import IMAGENET_MEAN, IMAGENET_STD
 from prunekd.pruning.scores import FEATURE_SCORES, SCORES
-from prunekd.store.index import Store, open_store
-from prunekd.training import World
-from prunekd.training.score_pass import score_store
+from prunekd.store import Store, open_store
 from recording import RESULTS, append_rows, circumstances, spread
 
 BATCH = 256

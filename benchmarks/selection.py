@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from prunekd.pruning.dynamic import DYNAMIC_POLICIES, Observations, create_dynamic
+from prunekd.pruning.epoch_policies import DYNAMIC_POLICIES, Observations, create_dynamic
 from prunekd.pruning.policies import BALANCES, POLICIES
 from recording import RESULTS, append_rows, circumstances, spread
 

@@ -26,15 +26,16 @@ import torch
 from timm.task import LogitDistillationTask
 from torch import Tensor, nn
 
+from prunekd.common.distributed import World
 from prunekd.common.pixels import to_input
 from prunekd.distill import OnlineTeacher, SoftLabels, TeacherSettings
 from prunekd.input import Batch
 from prunekd.models import ModelCard, create_model
-from prunekd.pruning.dynamics import DYNAMICS
-from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.index import Store
+from prunekd.pruning.training_dynamics import DYNAMICS
+from prunekd.store import Store
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
-from prunekd.training import RunSpec, World, load_recipe
+from prunekd.training import RunSpec, load_recipe
 from prunekd.training.learner import Learner
 from prunekd.training.samples import SampleState
 from recording import RESULTS, append_rows, circumstances, spread

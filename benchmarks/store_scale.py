@@ -29,9 +29,9 @@ import numpy as np
 import pyarrow as pa
 
 from prunekd.common.files import write_json
-from prunekd.store.beton_writer import DEFAULT_PAGE_SIZE, BetonWriter, Rows
-from prunekd.store.index import STORE_FILE, STORE_VERSION
-from prunekd.store.index_file import SCHEMA, Fingerprint, index_path, write_index
+from prunekd.store.format.beton_writer import DEFAULT_PAGE_SIZE, BetonWriter, Rows
+from prunekd.store.format.index import SCHEMA, Fingerprint, index_path, write_index
+from prunekd.store.format.store import STORE_FILE, STORE_VERSION
 from recording import RESULTS, append_rows, circumstances, spread
 
 CLASSES = 1000
@@ -41,7 +41,7 @@ BATCH = 1024
 
 def make_store(folder: Path, samples: int, keep: float = 1.0) -> None:
     """Write a store of `samples` samples, or one compacted to the fraction `keep` of it, without payloads."""
-    from prunekd.store.compact import place  # here, because the measured processes have no need of it
+    from prunekd.store.jobs.compact import place  # here, because the measured processes have no need of it
 
     rng = np.random.default_rng(0)
     ids = np.arange(samples)
@@ -98,7 +98,7 @@ def _rows(columns: dict[str, Any]) -> Iterator[Rows]:
 
 def measure(folder: Path) -> dict[str, float]:
     """One repeat, in this process."""
-    from prunekd.store.index import open_store
+    from prunekd.store import open_store
 
     figures: dict[str, float] = {"before_mb": _resident()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -17,7 +18,7 @@ hypothesis.settings.load_profile("untimed")
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from prunekd.store.index import Store
+    from prunekd.store import Store
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,10 +38,25 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """What the logger `prunekd` is told while a test runs, from level INFO on."""
+    lines: list[str] = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("prunekd")
+    logger.addHandler(handler)
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    yield lines
+    logger.setLevel(before)
+    logger.removeHandler(handler)
+
+
 @pytest.fixture(scope="session")
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store of 96 training and 32 validation images of 12 x 12 pixels in 4 classes that can be learnt."""
-    from prunekd.store.convert import ConvertSettings, convert
+    from prunekd.store.jobs.convert import ConvertSettings, convert
     from prunekd.store.sources import open_source
 
     folder = tmp_path_factory.mktemp("tiny")

@@ -11,8 +11,8 @@ import torch
 
 from prunekd.cli import main
 from prunekd.input import READERS, Batch, EpochPlan, Faults
-from prunekd.input.decode import ViewDecoder
-from prunekd.store.index import Store
+from prunekd.input.readers.decode import ViewDecoder
+from prunekd.store import Store
 
 
 class MemoryReader:

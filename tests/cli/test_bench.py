@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from prunekd.cli import main
-from prunekd.store.index import Store
+from prunekd.store import Store
 from support import require
 
 SMALL = [

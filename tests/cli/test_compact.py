@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from prunekd.cli import main
 from prunekd.pruning import read_subset
-from prunekd.store.index import Store, open_store
+from prunekd.store import Store, open_store
 
 
 def prunekd(*words: object) -> Any:

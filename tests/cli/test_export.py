@@ -7,7 +7,7 @@ import numpy as np
 from click.testing import CliRunner
 
 from prunekd.cli import main
-from prunekd.store.index import Store
+from prunekd.store import Store
 
 
 def run(*arguments: object) -> tuple[int, str]:

@@ -12,7 +12,7 @@ from prunekd.common.files import write_json
 from prunekd.pruning import select, write_subset
 from prunekd.pruning.parquet import made_for
 from prunekd.pruning.scores import Scores, write_scores
-from prunekd.store.convert import ConvertSettings, convert
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
 from support import write_arrays
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from prunekd.cli import main
 from prunekd.distill import CachedTeacher
 from prunekd.models import ModelCard, create_model, save_trained
-from prunekd.store.index import Store, open_store
+from prunekd.store import Store, open_store
 
 LABELS = ["--recipe", "demo", "--batch-size", "32", "--workers", "1"]
 

@@ -13,7 +13,7 @@ from prunekd.pruning import read_subset
 from prunekd.pruning import select as choose
 from prunekd.pruning.parquet import made_for
 from prunekd.pruning.scores import Scores, write_scores
-from prunekd.store.convert import ConvertSettings, convert
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
 from support import write_arrays
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from prunekd.common.ledger import Ledger, critical_path, process_age
-from prunekd.store.index import Store
+from prunekd.store import Store
 
 
 def test_ledgers_in_turn_book_in_their_parent_too() -> None:

@@ -16,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prunekd.common.distributed import World
 from prunekd.distill import (
     BreakEven,
     CachedTeacher,
@@ -26,13 +27,12 @@ from prunekd.distill import (
     describe_teacher,
 )
 from prunekd.distill.labels_file import LabelsWriter, layout
+from prunekd.inference.label_pass import LabelSpec, choose_topk, make_labels, verify_labels
 from prunekd.input import open_reader, train_plan
 from prunekd.models import ModelCard, create_model, save_trained
 from prunekd.pruning.subset import Subset, select
-from prunekd.store.index import Store
+from prunekd.store import Store
 from prunekd.training import load_recipe
-from prunekd.training.distributed import World
-from prunekd.training.label_pass import LabelSpec, choose_topk, make_labels, verify_labels
 
 WORLD = World(0, 1, torch.device("cpu"))
 RECIPE = load_recipe("demo", ["seed=5", "train_view.size=12", "train_view.flip=0.5", "distill.temperature=3"])
@@ -196,8 +196,10 @@ from pathlib import Path
 import torch
 from prunekd.distill import OnlineTeacher, TeacherSettings, describe_teacher
 from prunekd.distill.teacher_files import load_teacher_model
-from prunekd.store.index import open_store
-from prunekd.training import label_pass, load_recipe, open_world
+from prunekd.store import open_store
+from prunekd.common.distributed import open_world
+from prunekd.inference import label_pass
+from prunekd.training import load_recipe
 
 store, run, out, dies_after = open_store(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
 label_pass.BLOCK_RECORDS = 32

@@ -143,19 +143,20 @@ def test_the_model_given_stays_as_it_was() -> None:
         assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
-def test_prepare_takes_what_measures_fastest_and_remembers_it(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
+def test_prepare_takes_what_measures_fastest_and_remembers_it(
+    memory: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
     anything = TeacherSettings(dtype=None, channels_last=None)
     teacher = OnlineTeacher(model_of(CARD), CARD, anything)
     exact = OnlineTeacher(model_of(CARD), CARD, FP32)(pixels())
-    teacher.prepare(pixels(), 10, said.append)
+    teacher.prepare(pixels(), 10)
     key, known = next(iter(json.loads(memory.read_text()).items()))
     for part in ("cifar_resnet8, 6 x 16 x 16", f"torch {torch.__version__}", f"{torch.get_num_threads()} threads"):
         assert part in key
     assert set(known["seconds"]) == {"bfloat16", "bfloat16, channels-last", "float32", "float32, channels-last"}
     assert min(known["seconds"], key=known["seconds"].__getitem__) in teacher.notes
-    assert any("is fastest for" in line and "ms" in line for line in said)
-    assert any("differs from the plain float32 model by" in line for line in said)
+    assert any("is fastest for" in line and "ms" in line for line in told)
+    assert any("differs from the plain float32 model by" in line for line in told)
 
     def forbidden(*_: object) -> None:
         raise AssertionError("measured again")
@@ -171,33 +172,31 @@ def test_prepare_takes_what_measures_fastest_and_remembers_it(memory: Path, monk
         torch.testing.assert_close(again(pixels()).float(), exact, rtol=0.05, atol=0.05 * float(exact.abs().max()))
 
 
-def test_a_memory_that_cannot_be_read_or_written_is_spoken_of(memory: Path) -> None:
-    said: list[str] = []
+def test_a_memory_that_cannot_be_read_or_written_is_spoken_of(memory: Path, told: list[str]) -> None:
     memory.parent.mkdir(parents=True)
     memory.write_text("{broken")
-    OnlineTeacher(model_of(CARD), CARD, TeacherSettings(channels_last=None)).prepare(pixels(), 1, said.append)
-    assert any("cannot be read" in line and "measuring again" in line for line in said)
+    OnlineTeacher(model_of(CARD), CARD, TeacherSettings(channels_last=None)).prepare(pixels(), 1)
+    assert any("cannot be read" in line and "measuring again" in line for line in told)
     assert json.loads(memory.read_text())
     memory.unlink()
     memory.mkdir()
-    OnlineTeacher(model_of(CARD), CARD, TeacherSettings(channels_last=None)).prepare(pixels(), 1, said.append)
-    assert any("the measurement is not remembered" in line for line in said)
+    OnlineTeacher(model_of(CARD), CARD, TeacherSettings(channels_last=None)).prepare(pixels(), 1)
+    assert any("the measurement is not remembered" in line for line in told)
 
 
-def test_logits_that_a_precision_ruins_are_refused_and_ones_it_hurts_are_spoken_of() -> None:
-    said: list[str] = []
+def test_logits_that_a_precision_ruins_are_refused_and_ones_it_hurts_are_spoken_of(told: list[str]) -> None:
     model = model_of(CARD)
     for block in model.blocks:
         block.bn2.weight.data *= 200.0  # activations beyond float16
     teacher = OnlineTeacher(model, CARD, TeacherSettings(dtype=torch.float16))
     with pytest.raises(RuntimeError, match=r"in float16, channels-last differs .* by (nan|inf) std.*another precision"):
         teacher.prepare(pixels(), 1)
-    tuning.require_small(0.05, "x", said.append)
-    assert not said
-    tuning.require_small(0.2, "bfloat16", said.append)
-    assert "in bfloat16 it differs from the plain float32 model by 0.2 std" in said[0]
+    tuning.require_small(0.05, "x")
+    assert not told
+    tuning.require_small(0.2, "bfloat16")
+    assert "in bfloat16 it differs from the plain float32 model by 0.2 std" in told[0]
     with pytest.raises(RuntimeError, match=r"differs from the plain float32 model by 0\.6 std"):
-        tuning.require_small(0.6, "bfloat16", said.append)
+        tuning.require_small(0.6, "bfloat16")
 
 
 def test_drift_is_the_worst_rows_rms_in_stds() -> None:
@@ -208,16 +207,15 @@ def test_drift_is_the_worst_rows_rms_in_stds() -> None:
 
 @pytest.mark.parametrize(("compile", "forwards"), [("on", 1), ("auto", 10**9)])
 def test_a_compiled_teacher_gives_the_same_logits_and_takes_other_batches_too(
-    compile: str, forwards: int, monkeypatch: pytest.MonkeyPatch
+    compile: str, forwards: int, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
-    said: list[str] = []
     seconds = {"eager": 0.02, "compiled": 0.01}
     monkeypatch.setattr(tuning, "median_seconds", lambda calls, device: {n: seconds.get(n, 0.02) for n in calls})
     teacher = OnlineTeacher(model_of(CARD), CARD, TeacherSettings(dtype=torch.float32, compile=compile))
     eager = OnlineTeacher(model_of(CARD), CARD, FP32)
-    teacher.prepare(pixels(), forwards, said.append)
-    assert "compiled" in teacher.notes, said
-    assert any("10.0 ms against 20.0 ms eager" in line for line in said)
+    teacher.prepare(pixels(), forwards)
+    assert "compiled" in teacher.notes, told
+    assert any("10.0 ms against 20.0 ms eager" in line for line in told)
     if torch.backends.mkldnn.is_available():  # convolutions with the activation inside need constant weights
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
             teacher(pixels())
@@ -229,11 +227,12 @@ def test_a_compiled_teacher_gives_the_same_logits_and_takes_other_batches_too(
         torch.testing.assert_close(logits, eager(pixels(count)), rtol=1e-4, atol=1e-5)
 
 
-def test_compiling_is_left_out_where_it_does_not_pay_fails_or_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
+def test_compiling_is_left_out_where_it_does_not_pay_fails_or_gains_nothing(
+    monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
     few = OnlineTeacher(model_of(CARD), CARD, TeacherSettings(compile="auto"))
-    few.prepare(pixels(), 3, said.append)
-    assert any("not compiled: 3 forwards save 0 s, compiling costs 40 s (guessed)" in line for line in said)
+    few.prepare(pixels(), 3)
+    assert any("not compiled: 3 forwards save 0 s, compiling costs 40 s (guessed)" in line for line in told)
 
     def slower(network: nn.Module, example: Tensor) -> nn.Module:
         return network
@@ -242,48 +241,48 @@ def test_compiling_is_left_out_where_it_does_not_pay_fails_or_gains_nothing(monk
     monkeypatch.setattr("prunekd.distill.teacher.compile_network", slower)
     times = {"eager": 0.01, "compiled": 0.02}
     monkeypatch.setattr(tuning, "median_seconds", lambda calls, device: {n: times.get(n, 0.02) for n in calls})
-    slow.prepare(pixels(), 3, said.append)
-    assert "it gains nothing" in said[-1]
+    slow.prepare(pixels(), 3)
+    assert "it gains nothing" in told[-1]
 
     def broken(network: nn.Module, example: Tensor) -> nn.Module:
         raise RuntimeError("no compiler here\nand more")
 
     none = OnlineTeacher(model_of(CARD), CARD, TeacherSettings(compile="on"))
     monkeypatch.setattr("prunekd.distill.teacher.compile_network", broken)
-    none.prepare(pixels(), 3, said.append)
-    assert said[-1] == "teacher: not compiled: RuntimeError: no compiler here"
+    none.prepare(pixels(), 3)
+    assert told[-1] == "teacher: not compiled: RuntimeError: no compiler here"
     for teacher in (few, slow, none):
         assert "compiled" not in teacher.notes
         assert torch.isfinite(teacher(pixels())).all()
 
 
-def test_a_choice_is_made_once_for_a_number_of_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
+def test_a_choice_is_made_once_for_a_number_of_forwards(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:
     seconds = {"eager": 0.02, "compiled": 0.01}
     monkeypatch.setattr(tuning, "median_seconds", lambda calls, device: {n: seconds.get(n, 0.02) for n in calls})
     monkeypatch.setattr(tuning, "COMPILE_SECONDS", 0.0)
     settings = TeacherSettings(dtype=torch.float32, compile="auto")
     first = OnlineTeacher(model_of(CARD), CARD, settings)
-    first.prepare(pixels(), 7, said.append)
+    first.prepare(pixels(), 7)
     assert "compiled" in first.notes
     key = tuning.circumstances(CARD.model, pixels(), None, torch.device("cpu"))
-    tuning.Measurements(tuning.cache_file(), said.append).put(key, compile_seconds=1e9)  # it would not pay any more
+    tuning.Measurements(tuning.cache_file()).put(key, compile_seconds=1e9)  # it would not pay any more
     for forwards, compiled in ((7, True), (8, False)):
         again = OnlineTeacher(model_of(CARD), CARD, settings)
-        again.prepare(pixels(), forwards, said.append)
-        assert ("compiled" in again.notes) == compiled, said
+        again.prepare(pixels(), forwards)
+        assert ("compiled" in again.notes) == compiled, told
 
 
 @pytest.mark.gpu
-def test_a_cuda_graph_gives_the_eager_logits_and_keeps_what_it_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cuda_graph_gives_the_eager_logits_and_keeps_what_it_handed_out(
+    monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
     seconds = {"eager": 0.02, "compiled": 0.01}
     monkeypatch.setattr(tuning, "median_seconds", lambda calls, device: {n: seconds.get(n, 0.02) for n in calls})
     device = torch.device("cuda")
     settings = TeacherSettings(dtype=torch.float32, device=device, compile="on")
     teacher = OnlineTeacher(model_of(CARD), CARD, settings)
-    said: list[str] = []
-    teacher.prepare(pixels().to(device), 1, said.append)
-    assert "compiled" in teacher.notes, said
+    teacher.prepare(pixels().to(device), 1)
+    assert "compiled" in teacher.notes, told
     eager = OnlineTeacher(model_of(CARD), CARD, TeacherSettings(dtype=torch.float32, device=device))
     batches = [pixels(seed=seed).to(device) for seed in range(4)]
     handed_out = [teacher(batch) for batch in batches]  # compared after all graphs have run

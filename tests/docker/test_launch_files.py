@@ -14,7 +14,7 @@ import pytest
 import torch.distributed.run
 
 from command_lines import check, check_torchrun, read_yaml
-from prunekd.store.index import Store
+from prunekd.store import Store
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"

@@ -10,7 +10,7 @@ from docs.pages import ROOT
 from prunekd.distill import ObjectiveSettings
 from prunekd.input import ViewSettings, open_reader, train_plan
 from prunekd.pruning.scores import Outputs
-from prunekd.store.index import Store
+from prunekd.store import Store
 
 
 def example(name: str) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from input.reading import copy_of
-from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.index import Store
+from prunekd.store import Store
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from prunekd.input import EpochPlan, Reader, ViewSettings, open_reader, train_plan
-from prunekd.store.index import Store, open_store
+from prunekd.store import Store, open_store
 
 
 def plan_of(store: Store, view: ViewSettings, batch_size: int = 7, **more: Any) -> EpochPlan:

@@ -14,8 +14,8 @@ from torchvision.transforms.v2 import functional as tv
 
 from input.reading import collect, opened, plan_of, seen
 from prunekd.input import EpochPlan, ViewSettings, eval_plan
-from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.index import Store
+from prunekd.store import Store
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
 from support import require, write_arrays
 

@@ -13,7 +13,7 @@ import torch
 
 from input.reading import collect, damage, opened, plan_of, seen
 from prunekd.input import READERS, EpochPlan, ViewSettings, eval_plan
-from prunekd.store.index import Store
+from prunekd.store import Store
 from support import require
 
 PACKAGES = {"ffcv": "ffcv", "dali": "nvidia.dali"}

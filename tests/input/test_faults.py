@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from prunekd.input import Batch, EpochPlan, Reader, ViewSettings, eval_plan, open_reader, train_plan
-from prunekd.input.faults import TRIES
-from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.index import Store, open_store
+from prunekd.input.readers.faults import TRIES
+from prunekd.store import Store, open_store
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
 
 VIEW = ViewSettings(kind="random_resized_crop", size=20, scale=(0.2, 1.0))

@@ -15,8 +15,8 @@ from PIL import Image
 
 from input.reading import collect, copy_of, damage, opened, plan_of, seen
 from prunekd.input import EpochPlan, ViewSettings, eval_plan
-from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.index import Store
+from prunekd.store import Store
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
 from support import require, write_arrays
 
@@ -116,7 +116,7 @@ def test_numbers_of_workers_that_numba_cannot_give_are_refused(photos: Store) ->
 
 def test_the_length_follows_the_subset_and_nothing_is_compiled_again(photos: Store) -> None:
     """FFCV keeps the length of its first epoch; a new Loader would compile for seconds."""
-    from prunekd.input.ffcv_kernel import decode_batch
+    from prunekd.input.readers.ffcv_kernel import decode_batch
 
     split = photos.split("train")
     with opened("ffcv", photos) as reader:
@@ -152,7 +152,7 @@ def test_ffcv_itself_keeps_its_first_length_and_takes_the_decoder_out_of_the_cal
 
 def test_the_pipeline_is_one_compiled_stage(photos: Store) -> None:
     """A pipeline that goes from compiled code to PyTorch and back hangs FFCV's constructor."""
-    from prunekd.input.ffcv_loader import PlannedLoader
+    from prunekd.input.readers.ffcv_loader import PlannedLoader
 
     loader = PlannedLoader(photos.split("train"), threads=1)
     stages, outputs = loader.ffcv_loader.code
@@ -201,8 +201,8 @@ def damages(size: int) -> Iterator[tuple[int, bytes]]:
 
 def failing(store: Store) -> dict[int, str]:
     """Why the decoder refuses samples, by row, where the index has the checksums of the damaged bytes."""
-    from prunekd.input.ffcv_kernel import REASONS
-    from prunekd.input.ffcv_loader import PlannedLoader
+    from prunekd.input.readers.ffcv_kernel import REASONS
+    from prunekd.input.readers.ffcv_loader import PlannedLoader
 
     split = store.split("train")
     with split.payloads() as payloads:

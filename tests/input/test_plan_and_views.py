@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 
+from prunekd.common.philox import philox4x32, uniforms
 from prunekd.input import ViewSettings, eval_plan, order, train_plan, views
-from prunekd.input.random import philox4x32, uniforms
-from prunekd.store.index import Store
+from prunekd.store import Store
 
 RRC = ViewSettings(kind="random_resized_crop", size=8)
 

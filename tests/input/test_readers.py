@@ -15,9 +15,9 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as T
 
 from prunekd.input import READERS, EpochPlan, ViewSettings, open_reader, train_plan
-from prunekd.input.native_reader import HELD, LOOK_AHEAD, READ_AHEAD, NativeReader
-from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.index import Store
+from prunekd.input.readers.native_reader import HELD, LOOK_AHEAD, READ_AHEAD, NativeReader
+from prunekd.store import Store
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
 
 RRC = ViewSettings(kind="random_resized_crop", size=24, scale=(0.2, 1.0))

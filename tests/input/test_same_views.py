@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from prunekd.input import READERS, ViewSettings, open_reader, train_plan
-from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.index import Store
+from prunekd.store import Store
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
 from support import require
 

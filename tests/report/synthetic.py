@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from prunekd.report.arms import ARMS
+from prunekd.sweep.arms import ARMS
 
 TOTAL = 10_000
 EPOCHS = 20

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from prunekd.store.beton import payload_sizes, read_alloc_table, read_header, read_metadata
-from prunekd.store.beton_writer import BetonWriter, Rows, check_page_size
+from prunekd.store.format.beton import payload_sizes, read_alloc_table, read_header, read_metadata
+from prunekd.store.format.beton_writer import BetonWriter, Rows, check_page_size
 
 PAGE = 1 << 21
 

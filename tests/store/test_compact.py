@@ -25,12 +25,12 @@ from prunekd.input.views import ViewSettings
 from prunekd.pruning import select
 from prunekd.pruning.parquet import made_for
 from prunekd.pruning.scores import Scores
-from prunekd.store import compact as compact_module
-from prunekd.store.beton import read_alloc_table, read_header, read_metadata
-from prunekd.store.beton_writer import BetonWriter
-from prunekd.store.compact import compact, place
-from prunekd.store.convert import convert
-from prunekd.store.index import Store, open_store
+from prunekd.store import Store, open_store
+from prunekd.store.format.beton import read_alloc_table, read_header, read_metadata
+from prunekd.store.format.beton_writer import BetonWriter
+from prunekd.store.jobs import compact as compact_module
+from prunekd.store.jobs.compact import compact, place
+from prunekd.store.jobs.convert import convert
 from prunekd.store.sources import open_source
 from support import require, write_arrays
 
@@ -100,7 +100,7 @@ class Stop(Exception):
 
 
 def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
-    tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
     monkeypatch.setattr(compact_module, "WINDOW", 7 * 432)  # seven images
     ids = some_ids(tiny_store, 60)
@@ -116,13 +116,11 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
     with pytest.raises(ValueError, match="interrupted"):
         open_store(tmp_path / "late")
     copied: list[int] = []
-    told: list[str] = []
     late = compact(
         tiny_store,
         ids,
         tmp_path / "late",
         progress=lambda done, total, size: copied.append(done),
-        notice=told.append,
     )
     assert copied == [35, 42, 49, 56, 60]
     assert re.match("resuming.* 35 of 60", told[0])
@@ -130,16 +128,16 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
     assert late.fingerprint == whole.fingerprint
     with pytest.raises(Stop):
         compact(tiny_store, ids, tmp_path / "other", progress=stop)
-    other = compact(tiny_store, ids[::-1], tmp_path / "other", notice=told.append)
+    other = compact(tiny_store, ids[::-1], tmp_path / "other")
     assert "starting over" in told[-1]
     assert other.split("train").ids.tolist() == ids[::-1].tolist()
 
 
-def test_a_killed_run_goes_on(tiny_store: Store, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on(tiny_store: Store, tmp_path: Path, told: list[str]) -> None:
     script = f"""
 import os, signal, numpy as np
-from prunekd.store import compact
-from prunekd.store.index import open_store
+from prunekd.store.jobs import compact
+from prunekd.store import open_store
 compact.WINDOW = 3000
 def kill(done, total, size):
     if done > 20:
@@ -147,16 +145,15 @@ def kill(done, total, size):
 compact.compact(open_store({str(tiny_store.path)!r}), np.arange(50)[::-1], {str(tmp_path / "made")!r}, progress=kill)
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
-    told: list[str] = []
     ids = np.arange(50)[::-1]
-    made = compact(tiny_store, ids, tmp_path / "made", notice=told.append)
+    made = compact(tiny_store, ids, tmp_path / "made")
     assert re.match("resuming.* 24 of 50", told[0])
     assert payloads(made, ids) == payloads(tiny_store, ids)
 
 
 @pytest.mark.parametrize("trouble", ["another file system", "nothing moves", "in small steps"])
 def test_the_copy_is_right_whatever_copy_file_range_does(
-    tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+    tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str, told: list[str]
 ) -> None:
     real = os.copy_file_range
 
@@ -166,9 +163,8 @@ def test_the_copy_is_right_whatever_copy_file_range_does(
         return 0 if trouble == "nothing moves" else real(source, target, min(count, 100), at, to)
 
     monkeypatch.setattr(os, "copy_file_range", fake)
-    told: list[str] = []
     ids = some_ids(tiny_store, 40)
-    made = compact(tiny_store, ids, tmp_path / "made", notice=told.append)
+    made = compact(tiny_store, ids, tmp_path / "made")
     assert payloads(made, ids) == payloads(tiny_store, ids)
     assert any("reading and writing" in line for line in told) == (trouble == "another file system")
 

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from prunekd.cli import main
-from prunekd.store.beton import MODE_JPEG, MODE_RAW
-from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.index import open_store
+from prunekd.store import open_store
+from prunekd.store.format.beton import MODE_JPEG, MODE_RAW
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
 from support import write_arrays
 
@@ -196,7 +196,7 @@ def test_the_fingerprint_tells_labels_keys_and_pixels_apart(tmp_path: Path) -> N
 
 SLOW_CONVERT = """
 import sys, time
-from prunekd.store.convert import ConvertSettings, convert
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
 def slowly(done, total, quarantined):
     print(done, flush=True)
@@ -205,7 +205,7 @@ convert(open_source(sys.argv[1]), sys.argv[2], ConvertSettings(chunk_size=8), sl
 """
 
 
-def test_a_killed_conversion_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+def test_a_killed_conversion_resumes_to_the_same_bytes(tmp_path: Path, told: list[str]) -> None:
     source = folder(tmp_path / "source", count=120)
     whole = convert(open_source(source), tmp_path / "whole", ConvertSettings(chunk_size=8))
     command = [sys.executable, "-c", SLOW_CONVERT, str(source), str(tmp_path / "store")]
@@ -218,8 +218,7 @@ def test_a_killed_conversion_resumes_to_the_same_bytes(tmp_path: Path) -> None:
         process.wait()
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "store").exists()
-    told: list[str] = []
-    resumed = convert(open_source(source), tmp_path / "store", ConvertSettings(chunk_size=8), notice=told.append)
+    resumed = convert(open_source(source), tmp_path / "store", ConvertSettings(chunk_size=8))
     assert told
     assert resumed.fingerprint == whole.fingerprint
     for name in ("train.beton", "val.beton"):
@@ -237,7 +236,7 @@ def test_a_full_disk_is_told_and_the_conversion_goes_on_later(tmp_path: Path) ->
 
     words = ["convert", str(source), str(tmp_path / "store")]
     script = (
-        "import sys; from prunekd.store.convert import *; from prunekd.store.sources import open_source\n"
+        "import sys; from prunekd.store.jobs.convert import *; from prunekd.store.sources import open_source\n"
         "try:\n convert(open_source(sys.argv[2]), sys.argv[3], ConvertSettings(page_size=1 << 21))\n"
         "except OSError as error:\n sys.exit(f'OSError: {error}')\n"
     )

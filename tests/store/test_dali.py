@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prunekd.store.convert import ConvertSettings, convert
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
 from support import require
 

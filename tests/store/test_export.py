@@ -18,11 +18,11 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from prunekd.common.files import read_json
-from prunekd.store.containers import MAGIC, Exported, add_recordio
-from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.crc import CRC32C, crc32c
-from prunekd.store.export import CONTAINERS, FORMATS, ExportSettings, class_folders, export
-from prunekd.store.index import Store, open_store
+from prunekd.store import Store, open_store
+from prunekd.store.format.crc import CRC32C, crc32c
+from prunekd.store.jobs.containers import MAGIC, Exported, add_recordio
+from prunekd.store.jobs.convert import ConvertSettings, convert
+from prunekd.store.jobs.export import CONTAINERS, FORMATS, ExportSettings, class_folders, export
 from prunekd.store.sources import open_source
 from support import require, write_arrays
 

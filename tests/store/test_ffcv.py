@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from prunekd.store.beton import read_alloc_table, read_header, read_metadata
-from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.index import Store
+from prunekd.store import Store
+from prunekd.store.format.beton import read_alloc_table, read_header, read_metadata
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
 from support import require, write_arrays
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from prunekd.store.beton import MODE_JPEG, MODE_RAW
-from prunekd.store.images import UnreadableImage, prepare, to_rgb
-from prunekd.store.settings import ConvertSettings
+from prunekd.store.format.beton import MODE_JPEG, MODE_RAW
+from prunekd.store.jobs.images import prepare, to_rgb
+from prunekd.store.jobs.settings import ConvertSettings
+from prunekd.store.sources import UnreadableImage
 
 SETTINGS = ConvertSettings()
 

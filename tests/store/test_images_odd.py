@@ -11,10 +11,10 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
-from prunekd.store.beton import MODE_JPEG
-from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.images import UnreadableImage, prepare, to_rgb
-from prunekd.store.sources import open_source
+from prunekd.store.format.beton import MODE_JPEG
+from prunekd.store.jobs.convert import ConvertSettings, convert
+from prunekd.store.jobs.images import prepare, to_rgb
+from prunekd.store.sources import UnreadableImage, open_source
 
 SIZE = (90, 70)
 

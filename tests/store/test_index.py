@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunekd.store import index_file
-from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.index import Split, Store, open_store
+from prunekd.store import Split, Store, open_store
+from prunekd.store.format import index as index_file
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
 from support import write_arrays
 
@@ -163,9 +163,7 @@ def test_the_index_file_does_not_depend_on_how_its_rows_arrive(
 
 
 def converted(tmp_path: Path, told: list[str], **changes: int) -> Store:
-    return convert(
-        open_source(tmp_path / "a.npz"), tmp_path / "late", ConvertSettings(chunk_size=8, **changes), notice=told.append
-    )
+    return convert(open_source(tmp_path / "a.npz"), tmp_path / "late", ConvertSettings(chunk_size=8, **changes))
 
 
 class Stop(Exception):
@@ -184,11 +182,10 @@ def interrupted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", ["nothing", "settings", "source", "files", "lost part", "lost payloads"])
 def test_an_interrupted_conversion_goes_on_or_says_why_it_starts_over(
-    store: Store, tmp_path: Path, change: str
+    store: Store, tmp_path: Path, change: str, told: list[str]
 ) -> None:
     interrupted(tmp_path)
     partial = tmp_path / ".late.partial"
-    told: list[str] = []
     changes: dict[str, int] = {}
     expected = "starting over: the "
     if change == "nothing":

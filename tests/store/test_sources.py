@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 
-from prunekd.store.convert import convert
-from prunekd.store.sources import hold_out, open_source, reopen_source
+from prunekd.store.jobs.convert import convert
+from prunekd.store.sources import open_source, reopen_source
+from prunekd.store.sources.hold_out import hold_out
 from support import write_arrays
 
 

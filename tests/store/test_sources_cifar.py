@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.safe_pickle import Pixels, load_plain
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source, recognise_source, reopen_source
+from prunekd.store.sources.safe_pickle import Pixels, load_plain
 from store.datasets import cifar_folder
 
 

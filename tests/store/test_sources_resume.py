@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from prunekd.input import ViewSettings, open_reader, train_plan
-from prunekd.store.convert import ConvertSettings, convert
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import SOURCES, open_source
 from store.datasets import cifar_folder, hugging_face, ilsvrc_archives, image_folder, webdataset_shards
 from support import write_arrays
@@ -19,7 +19,7 @@ from support import write_arrays
 COUNT = 40
 SLOW_CONVERT = """
 import sys, time
-from prunekd.store.convert import ConvertSettings, convert
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
 def slowly(done, total, quarantined):
     print(done, flush=True)
@@ -44,7 +44,7 @@ MAKERS: dict[str, Callable[[Path, Path], Path]] = {
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_a_conversion_killed_twice_ends_in_the_same_files(tmp_path: Path, kind: str) -> None:
+def test_a_conversion_killed_twice_ends_in_the_same_files(tmp_path: Path, kind: str, told: list[str]) -> None:
     chance = random.Random()
     path = MAKERS[kind](image_folder(tmp_path / "folder", count=COUNT), tmp_path / "made")
     whole = convert(open_source(path, kind), tmp_path / "whole", ConvertSettings(chunk_size=4))
@@ -61,8 +61,7 @@ def test_a_conversion_killed_twice_ends_in_the_same_files(tmp_path: Path, kind: 
             process.wait()
         assert process.returncode == -signal.SIGKILL, points
         assert not (tmp_path / "store").exists()
-    told: list[str] = []
-    resumed = convert(open_source(path), tmp_path / "store", ConvertSettings(chunk_size=4), notice=told.append)
+    resumed = convert(open_source(path), tmp_path / "store", ConvertSettings(chunk_size=4))
     assert "resuming" in told[0], points
     assert resumed.fingerprint == whole.fingerprint, points
     for name in ("train.beton", "val.beton", "train.index.parquet"):
@@ -70,7 +69,9 @@ def test_a_conversion_killed_twice_ends_in_the_same_files(tmp_path: Path, kind: 
 
 
 @pytest.mark.parametrize("kind", ["ilsvrc", "webdataset", "parquet", "cifar"])
-def test_a_source_that_changed_in_between_is_converted_from_the_start(tmp_path: Path, kind: str) -> None:
+def test_a_source_that_changed_in_between_is_converted_from_the_start(
+    tmp_path: Path, kind: str, told: list[str]
+) -> None:
     path = MAKERS[kind](image_folder(tmp_path / "folder", count=COUNT), tmp_path / "made")
 
     def stop(done: int, total: int, quarantined: int) -> None:
@@ -82,8 +83,7 @@ def test_a_source_that_changed_in_between_is_converted_from_the_start(tmp_path: 
     for file in path.rglob("*"):
         if file.is_file():
             file.write_bytes(file.read_bytes())  # the same bytes, at another time
-    told: list[str] = []
-    convert(open_source(path), tmp_path / "store", ConvertSettings(chunk_size=4), notice=told.append)
+    convert(open_source(path), tmp_path / "store", ConvertSettings(chunk_size=4))
     assert told == ["starting over: the input files of train changed since the interrupted conversion"]
 
 

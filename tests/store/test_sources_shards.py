@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.shards import find_shards
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source, recognise_source, reopen_source
+from prunekd.store.sources.shards import find_shards
 from store.datasets import add_bytes, hugging_face, image_folder, photographs, tar_bytes, webdataset_shards
 
 
@@ -211,7 +211,7 @@ def test_files_that_are_cut_short_are_named(tmp_path: Path, at: float) -> None:
 
 def test_a_row_group_too_large_for_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = hugging_face(image_folder(tmp_path / "folder"), tmp_path / "hub")
-    monkeypatch.setattr("prunekd.store.parquet._MAX_GROUP_BYTES", 1000)
+    monkeypatch.setattr("prunekd.store.sources.parquet._MAX_GROUP_BYTES", 1000)
     with pytest.raises(ValueError, match="fewer rows per group"):
         open_source(files).read("train", 0)
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunekd.store.convert import ConvertSettings, convert
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source, recognise_source, reopen_source
-from prunekd.store.tars import members, read_extent
+from prunekd.store.sources.tars import members, read_extent
 from store.datasets import add_bytes, ilsvrc_archives, image_folder, tar_bytes
 from support import require
 

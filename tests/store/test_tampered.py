@@ -25,19 +25,20 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from prunekd.input import decode, open_reader
+from prunekd.input import open_reader
 from prunekd.input.plan import eval_plan
+from prunekd.input.readers import decode
 from prunekd.input.views import ViewSettings
-from prunekd.store.beton import ALLOCATION, HEADER, metadata_ptr, metadata_type, read_header
-from prunekd.store.beton_writer import FIELDS
-from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.index import Store, open_store
+from prunekd.store import Store, open_store
+from prunekd.store.format.beton import ALLOCATION, HEADER, metadata_ptr, metadata_type, read_header
+from prunekd.store.format.beton_writer import FIELDS
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
 from support import require
 
 WORKER = r"""
 import json, resource, sys, zlib
-from prunekd.store.index import open_store
+from prunekd.store import open_store
 
 def status(name):
     with open("/proc/self/status") as file:

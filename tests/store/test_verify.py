@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from prunekd.cli import main
-from prunekd.store import verify
-from prunekd.store.index import Store, open_store
-from prunekd.store.verify import check_index, damaged
+from prunekd.store import Store, open_store
+from prunekd.store.jobs import verify
+from prunekd.store.jobs.verify import check_index, damaged
 
 
 @pytest.fixture

@@ -14,14 +14,15 @@ from safetensors.torch import load_file
 
 from prunekd.common.files import read_json
 from prunekd.pruning.scores import read_scores
-from prunekd.store.index import Store
-from prunekd.training.state import checkpoints
+from prunekd.store import Store
+from prunekd.training.checkpoint import checkpoints
 
 SCRIPT = """
 import sys
 from pathlib import Path
-from prunekd.store.index import open_store
-from prunekd.training import RunSpec, Trainer, load_recipe, open_world
+from prunekd.store import open_store
+from prunekd.common.distributed import open_world
+from prunekd.training import RunSpec, Trainer, load_recipe
 store, out = open_store(Path(sys.argv[1])), Path(sys.argv[2])
 with open_world('cpu') as world:
     spec = RunSpec(store=store, recipe=load_recipe('demo', sys.argv[3:]), out=out)

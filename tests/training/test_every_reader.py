@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from prunekd.common.distributed import World
 from prunekd.input import READERS
-from prunekd.store.index import Store
-from prunekd.training import RunSpec, Trainer, World, load_recipe
+from prunekd.store import Store
+from prunekd.training import RunSpec, Trainer, load_recipe
 from support import require
 
 WORLD = World(0, 1, torch.device("cpu"))

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from prunekd.common.distributed import World
 from prunekd.distill import OnlineTeacher, TeacherSettings
 from prunekd.models import ModelCard, create_model
-from prunekd.store.index import Store
-from prunekd.training import RunSpec, Trainer, World, load_recipe
+from prunekd.store import Store
+from prunekd.training import RunSpec, Trainer, load_recipe
 
 pytestmark = pytest.mark.gpu
 

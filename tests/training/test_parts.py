@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from prunekd.common.distributed import World
 from prunekd.common.files import read_json
 from prunekd.common.pixels import renormalize
-from prunekd.training import World
 from prunekd.training.ema import Ema
 from prunekd.training.mix import Mixing, draw_mixing, mix_images, mix_labels
 from prunekd.training.settings import MixSettings

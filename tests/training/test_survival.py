@@ -13,11 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from prunekd.common.distributed import World
 from prunekd.models import load_trained
 from prunekd.pruning.scores import read_scores
-from prunekd.store.index import Store
-from prunekd.training import Recipe, RunSpec, Trainer, World, load_recipe
-from prunekd.training.state import checkpoints
+from prunekd.store import Store
+from prunekd.training import Recipe, RunSpec, Trainer, load_recipe
+from prunekd.training.checkpoint import checkpoints
 
 WORLD = World(0, 1, torch.device("cpu"))
 SMALL = ["epochs=2", "batch_size=16", "precision=fp32", "log_every=2", "train_view.size=12", "eval_view.size=12"]
@@ -62,14 +63,15 @@ def die_at_step(trainer: Trainer, step: int) -> None:
 
 @pytest.mark.parametrize("killed_at", [3, 6, 8])
 @pytest.mark.parametrize("settings", [["optimizer.name=adamw", "optimizer.lr=0.01"], EVERYTHING], ids=["plain", "all"])
-def test_a_resumed_run_is_bit_identical(tiny_store: Store, tmp_path: Path, killed_at: int, settings: list[str]) -> None:
+def test_a_resumed_run_is_bit_identical(
+    tiny_store: Store, tmp_path: Path, killed_at: int, settings: list[str], told: list[str]
+) -> None:
     chosen = recipe("checkpoint.every_steps=1", *settings)
     expected = Trainer(RunSpec(store=tiny_store, recipe=chosen, out=tmp_path / "whole"), WORLD).fit()
     spec = RunSpec(store=tiny_store, recipe=chosen, out=tmp_path / "killed")
     die_at_step(Trainer(spec, WORLD), killed_at)
-    said: list[str] = []
-    result = Trainer(spec, WORLD, resume="auto", say=said.append).fit()
-    assert any("resumed from" in line for line in said)
+    result = Trainer(spec, WORLD, resume="auto").fit()
+    assert any("resumed from" in line for line in told)
     assert_same_weights(tmp_path / "whole", tmp_path / "killed")
     assert result["top1"] == expected["top1"]
     assert result["samples_seen"] == expected["samples_seen"]
@@ -79,17 +81,18 @@ def test_a_resumed_run_is_bit_identical(tiny_store: Store, tmp_path: Path, kille
     assert steps == [6, 12]
 
 
-def test_a_corrupt_checkpoint_is_named_and_the_one_before_taken(tiny_store: Store, tmp_path: Path) -> None:
+def test_a_corrupt_checkpoint_is_named_and_the_one_before_taken(
+    tiny_store: Store, tmp_path: Path, told: list[str]
+) -> None:
     spec = RunSpec(store=tiny_store, recipe=recipe("checkpoint.every_steps=2"), out=tmp_path / "run")
     trainer = Trainer(spec, WORLD)
     trainer.train_epoch()
     trainer.close()
     older, newest = checkpoints(tmp_path / "run/checkpoints")
     (newest / "model.safetensors").write_bytes(b"rubbish")
-    said: list[str] = []
-    resumed = Trainer(spec, WORLD, resume="auto", say=said.append)
-    assert newest.name in said[0]
-    assert "trying the one before" in said[0]
+    resumed = Trainer(spec, WORLD, resume="auto")
+    assert newest.name in told[0]
+    assert "trying the one before" in told[0]
     assert resumed.global_step == 4
     resumed.close()
     with pytest.raises(ValueError, match="cannot be loaded"):
@@ -130,7 +133,7 @@ def test_checkpoints_are_pruned_and_a_full_disk_spares_the_old_one(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("prunekd.training.state.save_file", full)
+    monkeypatch.setattr("prunekd.training.checkpoint.save_file", full)
     with pytest.raises(OSError, match=r"No space left.*earlier checkpoints are kept"):
         trainer.train_epoch()
     trainer.close()
@@ -177,8 +180,9 @@ def test_an_infinite_loss_stops_the_run_names_its_batch_and_spares_the_good_chec
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from prunekd.store.index import open_store
-from prunekd.training import RunSpec, Trainer, load_recipe, open_world
+from prunekd.store import open_store
+from prunekd.common.distributed import open_world
+from prunekd.training import RunSpec, Trainer, load_recipe
 store, out, mode = open_store(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
 with open_world('cpu') as world:
     spec = RunSpec(store=store, recipe=load_recipe('demo', sys.argv[4:]), out=out)

@@ -12,15 +12,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from prunekd.common.distributed import World
 from prunekd.distill import CachedTeacher, OnlineTeacher, TeacherSettings, describe_teacher, open_teacher
+from prunekd.inference.label_pass import LabelSpec, make_labels
 from prunekd.models import load_trained
 from prunekd.pruning.scores import read_scores
 from prunekd.pruning.subset import select
-from prunekd.store.convert import ConvertSettings, convert
-from prunekd.store.index import Store
+from prunekd.store import Store
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
-from prunekd.training import Recipe, RunSpec, Trainer, World, load_recipe
-from prunekd.training.label_pass import LabelSpec, make_labels
+from prunekd.training import Recipe, RunSpec, Trainer, load_recipe
 
 WORLD = World(0, 1, torch.device("cpu"))
 
@@ -294,22 +295,22 @@ def test_the_average_is_what_is_evaluated_and_saved(tiny_store: Store, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_compiled_student_trains_as_an_eager_one(tiny_store: Store, tmp_path: Path) -> None:
-    states, said = {}, []
+def test_a_compiled_student_trains_as_an_eager_one(tiny_store: Store, tmp_path: Path, told: list[str]) -> None:
+    states = {}
     for compiled in (False, True):
         settings = recipe(f"compile={str(compiled).lower()}", "epochs=1", "optimizer.lr=0.01")
         spec = RunSpec(store=tiny_store, recipe=settings, out=tmp_path / str(compiled))
-        trainer = Trainer(spec, WORLD, say=said.append)
+        trainer = Trainer(spec, WORLD)
         trainer.fit()
         states[compiled] = trainer.learner.model.state_dict()
-    assert "the student is compiled" in said
+    assert "the student is compiled" in told
     assert "compile" in trainer.ledger.seconds
     for name, tensor in states[False].items():
         torch.testing.assert_close(states[True][name], tensor, rtol=1e-2, atol=1e-4, msg=name)
 
 
 def test_a_student_that_does_not_compile_trains_all_the_same_and_says_so(
-    tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
     def broken(model: torch.nn.Module, **_: object) -> torch.nn.Module:
         class Broken(torch.nn.Module):
@@ -319,10 +320,9 @@ def test_a_student_that_does_not_compile_trains_all_the_same_and_says_so(
         return Broken()
 
     monkeypatch.setattr(torch, "compile", broken)
-    said: list[str] = []
     spec = RunSpec(store=tiny_store, recipe=recipe("compile=true"), out=tmp_path / "run")
-    Trainer(spec, WORLD, say=said.append).fit()
-    assert any("not compiled: RuntimeError: no C++ compiler" in line for line in said)
+    Trainer(spec, WORLD).fit()
+    assert any("not compiled: RuntimeError: no C++ compiler" in line for line in told)
 
 
 def test_tracked_scores_are_those_of_the_outputs_seen(tiny_store: Store, tmp_path: Path) -> None:
@@ -406,7 +406,7 @@ def test_the_teacher_is_measured_on_images_of_the_runs_last_size(
     tiny_store: Store, teacher: OnlineTeacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[torch.Tensor, int]] = []
-    monkeypatch.setattr(teacher, "prepare", lambda images, forwards, say: asked.append((images, forwards)))
+    monkeypatch.setattr(teacher, "prepare", lambda images, forwards: asked.append((images, forwards)))
     growing = recipe("accumulate=2", "progressive.start=8", "progressive.multiple=4", "progressive.ramp=[0.1,0.4]")
     trainer = Trainer(RunSpec(store=tiny_store, recipe=growing, out=tmp_path / "run", teacher=teacher), WORLD)
     result = trainer.fit()

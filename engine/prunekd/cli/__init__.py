@@ -4,9 +4,12 @@ Exit codes: 0, 1 for a run that failed, 2 for bad usage. Errors go to stderr in 
 traceback.
 """
 
+import logging
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -60,9 +63,11 @@ class Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Run the verb; turn the errors a user can mend into one line and an exit code."""
         if ctx.params.get("debug"):
-            return super().invoke(ctx)
+            with _log_on_stderr():
+                return super().invoke(ctx)
         try:
-            return super().invoke(ctx)
+            with _log_on_stderr():
+                return super().invoke(ctx)
         except (click.exceptions.Exit, click.Abort):
             raise  # click's own signals, which are RuntimeErrors too
         except ValueError as error:
@@ -71,6 +76,30 @@ class Verbs(click.Group):
             raise _Failure(str(error) or type(error).__name__, 1) from error
         except KeyboardInterrupt:
             raise _Failure("interrupted", 1) from None
+
+
+class _Lines(logging.Handler):
+    """Writes each message as one line to stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage(), err=True)
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Show what the logger `prunekd` is told, on the first process of several alone."""
+    logger, lines = logging.getLogger("prunekd"), _Lines(logging.INFO)
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(lines)
+    try:
+        yield
+    finally:
+        logger.removeHandler(lines)
+        logger.setLevel(before)
 
 
 class _Failure(click.ClickException):

@@ -11,24 +11,25 @@ from prunekd.cli._dashboard import dashboard, duration
 from prunekd.cli._shared import progress_bar, say
 from prunekd.cli._teacher import open_teacher_with
 from prunekd.cli._training import labels_option, overrides_option
+from prunekd.common.distributed import World
 from prunekd.common.files import replacing
 from prunekd.common.ledger import Ledger
+from prunekd.inference.label_pass import LabelSpec, choose_topk, make_labels
+from prunekd.inference.score_pass import score_store
 from prunekd.pruning.policies import POLICIES
 from prunekd.pruning.scores import SCORES, Scores, read_scores, write_scores
-from prunekd.report.alpha_sweep import alpha_arms, alpha_rows, alpha_text
-from prunekd.report.arms import parse_arm
-from prunekd.report.forecast import forecast
-from prunekd.report.grid import PlannedRun, SweepSpec, plan_runs
-from prunekd.report.logs import Log, TensorBoardLog, WandbLog
-from prunekd.report.progress import SweepProgress
+from prunekd.report.alpha_table import alpha_rows, alpha_text
 from prunekd.report.results import read_sweep
-from prunekd.report.sweep import run_spec, run_sweep
-from prunekd.report.timing import MEASURED, samples_per_epoch, samples_per_run
 from prunekd.report.wording import number, plural
-from prunekd.store.index import open_store
-from prunekd.training import World, load_recipe
-from prunekd.training.label_pass import LabelSpec, choose_topk, make_labels
-from prunekd.training.score_pass import score_store
+from prunekd.store import open_store
+from prunekd.sweep.arms import alpha_arms, parse_arm
+from prunekd.sweep.forecast import forecast
+from prunekd.sweep.grid import PlannedRun, SweepSpec, plan_runs
+from prunekd.sweep.logs import Log, TensorBoardLog, WandbLog
+from prunekd.sweep.progress import SweepProgress
+from prunekd.sweep.run import run_spec, run_sweep
+from prunekd.sweep.timing import MEASURED, samples_per_epoch, samples_per_run
+from prunekd.training import load_recipe
 
 Options = dict[str, Any]
 
@@ -121,7 +122,6 @@ def _scores(world: World, spec: SweepSpec, options: Options) -> Scores:
             batch_size=spec.recipe.eval.batch_size,
             workers=options["workers"],
             progress=lambda done, _total: update(done, "samples"),
-            say=say,
         )
     write_scores(file, scores)
     say(f"scored in {scores.provenance['seconds']:.1f} s: {file}")
@@ -153,7 +153,6 @@ def _labels(world: World, spec: SweepSpec, options: Options) -> Any:
                     batch_size=spec.recipe.eval.batch_size,
                     workers=options["workers"],
                     progress=lambda done, _total: update(done, "records"),
-                    say=say,
                 )
             say(f"soft labels made in {made['seconds']:.1f} s: {path}")
     return labels_option(path, spec.store, spec.recipe, None, world.device)
@@ -179,7 +178,7 @@ def train(world: World, spec: SweepSpec, options: Options, ledger: Ledger) -> li
                     log.write("sweep", round(100 * len(runs) * progress.share), progress.numbers())
                 show(state)
 
-            return run_sweep(spec, world, progress=update, say=say, ledger=ledger)
+            return run_sweep(spec, world, progress=update, ledger=ledger)
     finally:
         for log in logs:
             log.close()
@@ -224,7 +223,7 @@ def estimate(world: World, options: Options) -> tuple[dict[str, Any], str]:
         passes["labels"] = options["views"]
     runs = [run for run in plan_runs(spec) if not (spec.out / "runs" / run.name / "result.json").exists()]
     done = len(plan_runs(spec)) - len(runs)
-    found = forecast(spec, world, runs=runs, batches=options["time_only"] or 4, passes=passes, say=say)
+    found = forecast(spec, world, runs=runs, batches=options["time_only"] or 4, passes=passes)
     rows = [
         {
             "name": item.run.name,

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from prunekd.cli._shared import say
-from prunekd.report.progress import RunState, SweepProgress
 from prunekd.report.wording import plural, series_title
+from prunekd.sweep.progress import RunState, SweepProgress
 
 MARGIN = 7  # lines of the terminal that are not rows of the table
 

@@ -36,7 +36,7 @@ def training_options(command: F) -> F:
 
 def overrides_option(options: dict[str, Any]) -> list[str]:
     """The --set options, then --alpha, --temperature and --track as settings of the recipe."""
-    from prunekd.pruning.dynamics import DYNAMICS
+    from prunekd.pruning.training_dynamics import DYNAMICS
 
     given = [f"distill.{key}={options[key]}" for key in ("alpha", "temperature") if options[key] is not None]
     if options.get("track"):

@@ -125,7 +125,7 @@ def command(began: float, **options: Any) -> None:
       prunekd report sweep --out report.html
     """
     from prunekd.cli._bench import alpha_table, estimate, prepare, train
-    from prunekd.training import open_world
+    from prunekd.common.distributed import open_world
 
     with booked_from(began) as ledger, open_world(options["device"]) as world:
         if world.size > 1:

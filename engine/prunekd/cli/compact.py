@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from prunekd.cli._shared import JSON, STORE, emit, progress_bar, say
+from prunekd.cli._shared import JSON, STORE, emit, progress_bar
 
 if TYPE_CHECKING:
     from prunekd.pruning import Subset
@@ -38,8 +38,8 @@ def command(store: Path, subset_file: Path, keep: float | None, out: Path, overw
       prunekd train store-half --subset tenth.parquet --recipe imagenet --out run
     """
     from prunekd.pruning import read_subset
-    from prunekd.store.compact import compact
-    from prunekd.store.index import open_store
+    from prunekd.store import open_store
+    from prunekd.store.jobs.compact import compact
 
     started = time.perf_counter()
     opened, subset = open_store(store), read_subset(subset_file)
@@ -62,7 +62,6 @@ def command(store: Path, subset_file: Path, keep: float | None, out: Path, overw
             ranking={**subset.info, "keep": keep or subset.info["keep"], "kept": count},
             overwrite=overwrite,
             progress=progress,
-            notice=say,
         )
     split = made.split(subset.info["split"])
     summary = {

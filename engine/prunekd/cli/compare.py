@@ -67,7 +67,7 @@ def _names(paths: tuple[Path, ...]) -> list[str]:
 
 def _draw_sheets(store: Path, subsets: dict[str, Any], folder: Path, scores: Any, score: str | None) -> list[str]:
     from prunekd.pruning.contact_sheet import draw_contact_sheet
-    from prunekd.store.index import open_store
+    from prunekd.store import open_store
 
     opened = open_store(store)
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from prunekd.cli._shared import JSON, WORKERS, emit, progress_bar, say
 
 if TYPE_CHECKING:
     from prunekd.pruning import Subset
-    from prunekd.store.convert import ConvertSettings, Keeping
+    from prunekd.store.jobs.convert import ConvertSettings, SubsetSpec
     from prunekd.store.sources import Source
 
 LISTED = 10  # quarantined inputs named on the screen; store.json lists all
@@ -74,7 +74,7 @@ def command(
       prunekd convert imagenet store-half --subset half.parquet --rank
     """
     from prunekd.pruning import read_subset
-    from prunekd.store.convert import ConvertSettings, convert
+    from prunekd.store.jobs.convert import ConvertSettings, convert
     from prunekd.store.sources import open_source, recognise_source
 
     started = time.perf_counter()
@@ -101,7 +101,7 @@ def command(
             rate = (done - before) / (time.perf_counter() - started)
             update(done, f"{rate:.0f} images/s" + (f", {quarantined} quarantined" if quarantined else ""))
 
-        made = convert(opened, store, settings, progress, say, keeping)
+        made = convert(opened, store, settings, progress, keeping)
     seconds = time.perf_counter() - started
     summary = {
         "store": str(made.path),
@@ -118,7 +118,7 @@ def command(
 
 def keeping_of(
     subset: "Subset", rank: bool, source: "Source", settings: "ConvertSettings", notice: Callable[[str], None]
-) -> "Keeping":
+) -> "SubsetSpec":
     """The samples of a subset, to be converted straight from the source of the store it was made for.
 
     If that store is at hand it must have been made from this source with these settings. If not, the sizes of the
@@ -129,13 +129,13 @@ def keeping_of(
     """
     import numpy as np
 
-    from prunekd.store.convert import Keeping
-    from prunekd.store.index import STORE_FILE, open_store
+    from prunekd.store import STORE_FILE, open_store
+    from prunekd.store.jobs.convert import SubsetSpec
 
     info = subset.info
     name, parent = info["split"], Path(info["store"]["path"])
     lineage: tuple[str, ...] = (info["fingerprint"],)
-    keeping = Keeping(split=name, ids=subset.ids if rank else np.sort(subset.ids))
+    keeping = SubsetSpec(split=name, ids=subset.ids if rank else np.sort(subset.ids))
     keeping.check(source)
     labels = source.labels(name)
     held, kept = (np.bincount(values, minlength=len(source.classes)) for values in (labels, labels[subset.ids]))
@@ -158,7 +158,7 @@ def keeping_of(
             "Parquet is read row group by row group: by rank nearly every sample costs a whole one; converting "
             "without --rank and then `prunekd compact` is faster"
         )
-    return Keeping(
+    return SubsetSpec(
         split=name,
         ids=keeping.ids,
         parent={"path": str(parent), "samples": info["total"]},

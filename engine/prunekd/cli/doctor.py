@@ -104,9 +104,9 @@ def _torch() -> list[Finding]:
 
 def _decoder() -> list[Finding]:
     whole = _package("JPEG decoder", "simplejpeg", "simplejpeg", "pip install simplejpeg")
-    if _import_problem("prunekd.input.jpeg_library"):  # it needs torch, which is spoken of already
+    if _import_problem("prunekd._native.libjpeg"):  # it needs torch, which is spoken of already
         return [whole]
-    from prunekd.input.jpeg_library import Library, library
+    from prunekd._native.libjpeg import Library, library
 
     found = library()
     if isinstance(found, Library):

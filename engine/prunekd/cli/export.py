@@ -68,8 +68,8 @@ def command(
       prunekd export store --subset half.parquet --format tfrecord --containers records --out half-records
     """
     from prunekd.pruning import read_subset
-    from prunekd.store.export import ExportSettings, export
-    from prunekd.store.index import open_store
+    from prunekd.store import open_store
+    from prunekd.store.jobs.export import ExportSettings, export
 
     shard_bytes = None if shard_mib is None else max(1, round(shard_mib * MIB))
     settings = ExportSettings(format=form, label=label, shard_bytes=shard_bytes, links=links)

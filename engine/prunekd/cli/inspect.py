@@ -106,7 +106,7 @@ def _inspect_store(path: Path) -> dict[str, Any]:
     import numpy as np
 
     from prunekd.pruning.facts import distribution
-    from prunekd.store.index import open_store
+    from prunekd.store import open_store
 
     store = open_store(path)
     splits = {}
@@ -139,8 +139,8 @@ def _compaction(path: Path, subset_file: Path, keep: float | None, epochs: int, 
     """Whether compacting the store to a subset pays."""
     from prunekd.cli.compact import kept_at
     from prunekd.pruning import read_subset
-    from prunekd.store.gain import available_memory, gain_facts, storage_of
-    from prunekd.store.index import open_store
+    from prunekd.store import open_store
+    from prunekd.store.jobs.compaction_cost import available_memory, gain_facts, storage_of
 
     store, subset = open_store(path), read_subset(subset_file)
     subset.check(store)
@@ -154,8 +154,8 @@ def _damaged(path: Path) -> list[dict[str, Any]]:
     import numpy as np
 
     from prunekd.common.machine import available_cores
-    from prunekd.store.index import open_store
-    from prunekd.store.verify import check_index, damaged
+    from prunekd.store import open_store
+    from prunekd.store.jobs.verify import check_index, damaged
 
     store, found = open_store(path), []
     check_index(store)
@@ -184,7 +184,7 @@ def _inspect_subset(
     from prunekd.pruning.facts import subset_facts
     from prunekd.pruning.parquet import check_same_store
     from prunekd.pruning.scores import read_scores
-    from prunekd.store.index import open_store
+    from prunekd.store import open_store
 
     subset = read_subset(path)
     table: Scores | None = read_scores(scores) if scores else None

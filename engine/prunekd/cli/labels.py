@@ -48,7 +48,7 @@ def command(**options: Any) -> None:
       prunekd labels store --verify labels
       prunekd train store --recipe photos --labels labels --out student
     """
-    from prunekd.training import open_world
+    from prunekd.common.distributed import open_world
 
     making = options["out"] is not None
     if making == (options["verify"] is not None):
@@ -62,10 +62,10 @@ def command(**options: Any) -> None:
 
 def _make(world: Any, **options: Any) -> None:
     from prunekd.distill import BreakEven
+    from prunekd.inference.label_pass import LabelSpec, choose_topk, make_labels
     from prunekd.pruning.subset import read_subset
-    from prunekd.store.index import open_store
+    from prunekd.store import open_store
     from prunekd.training import load_recipe
-    from prunekd.training.label_pass import LabelSpec, choose_topk, make_labels
 
     for name in ("teacher", "recipe"):
         if options[name] is None:
@@ -99,7 +99,6 @@ def _make(world: Any, **options: Any) -> None:
             reader=options["reader"],
             workers=options["workers"],
             progress=lambda done, _total: update(done, "records"),
-            say=say if world.is_main else lambda line: None,
         )
     if world.is_main:
         size = sum(file.stat().st_size for file in options["out"].iterdir())
@@ -119,8 +118,8 @@ def _verify(world: Any, **options: Any) -> None:
 
     from prunekd.distill import TeacherSettings, open_teacher
     from prunekd.distill.labels_file import read_info
-    from prunekd.store.index import open_store
-    from prunekd.training.label_pass import TOLERANCE, verify_labels
+    from prunekd.inference.label_pass import TOLERANCE, verify_labels
+    from prunekd.store import open_store
 
     store = open_store(options["store"])
     made_by = read_info(options["verify"])["teacher"]

@@ -62,9 +62,9 @@ def command(**options: Any) -> None:
       prunekd score store --import metrics.csv --column memorization --key path --out imported.parquet
       prunekd score store --merge run0/scores.parquet --merge run1/scores.parquet --out mean.parquet
     """
+    from prunekd.common.distributed import open_world
     from prunekd.pruning.scores import write_scores
-    from prunekd.store.index import open_store
-    from prunekd.training import open_world
+    from prunekd.store import open_store
 
     out = options["out"]
     if out.exists():
@@ -91,9 +91,9 @@ def command(**options: Any) -> None:
 
 
 def _from_teacher(store: Any, world: Any, options: dict[str, Any]) -> Any:
+    from prunekd.inference.score_pass import score_store
     from prunekd.input.views import ViewSettings
     from prunekd.training import load_recipe
-    from prunekd.training.score_pass import score_store
 
     names = _names(options["names"])
     model, info = open_teacher_with(options, options["teacher"], store.classes, world.device)
@@ -118,7 +118,6 @@ def _from_teacher(store: Any, world: Any, options: dict[str, Any]) -> Any:
             batch_size=options["batch_size"],
             workers=options["workers"],
             progress=lambda done, _total: update(done, "samples") if world.is_main else None,
-            say=say if world.is_main else lambda line: None,
         )
 
 

@@ -62,7 +62,7 @@ def command(
     """
     from prunekd.pruning import select_ratios, write_subset
     from prunekd.pruning.scores import read_scores
-    from prunekd.store.index import open_store
+    from prunekd.store import open_store
 
     ratios = _ratios(keeps)
     files = _files(out, ratios)

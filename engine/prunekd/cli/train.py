@@ -44,7 +44,8 @@ def command(began: float, **options: Any) -> None:
       prunekd train store --recipe demo --out teacher
       prunekd train store --recipe demo --subset half.parquet --teacher teacher --out student
     """
-    from prunekd.training import open_world
+    import prunekd.training  # noqa: F401 - here, so that it counts as imports
+    from prunekd.common.distributed import open_world
 
     with booked_from(began) as ledger, open_world(options["device"]) as world:
         result = _train(world, ledger, **options)
@@ -61,7 +62,7 @@ def command(began: float, **options: Any) -> None:
 def _train(world: Any, ledger: Any, **options: Any) -> dict[str, Any]:
     from prunekd.common.files import read_json
     from prunekd.pruning.subset import read_subset
-    from prunekd.store.index import open_store
+    from prunekd.store import open_store
     from prunekd.training import RunSpec, Trainer, load_recipe
     from prunekd.training.run import prepare_folder
 
@@ -82,7 +83,7 @@ def _train(world: Any, ledger: Any, **options: Any) -> dict[str, Any]:
         reader=options["reader"],
         on_error=options["on_error"],
         workers=options["workers"],
-        labels={"arm": "kd_cached" if cached else "kd" if teacher else "plain"},
+        tags={"arm": "kd_cached" if cached else "kd" if teacher else "plain"},
     )
     finished = options["out"] / "result.json"
     if options["resume"] == "auto" and finished.exists():
@@ -96,7 +97,7 @@ def _train(world: Any, ledger: Any, **options: Any) -> dict[str, Any]:
         say(f"{spec.kept} of {spec.total} samples (keep {spec.keep:g}), {recipe.epochs} epochs, {recipe.model.name}")
         say(f"objective: {spec.objective(world.device)!r}, alpha from {reason}")
     description = options["out"].name
-    trainer = Trainer(spec, world, resume=options["resume"], ledger=ledger, say=say)
+    trainer = Trainer(spec, world, resume=options["resume"], ledger=ledger)
     if not world.is_main:
         return trainer.fit()
     with progress_bar(trainer.total_steps, description) as update:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from prunekd.common.registry import unknown
-from prunekd.distill.dist import Relations
+from prunekd.distill.dist_loss import Relations
 from prunekd.distill.dkd import Decoupled
 from prunekd.distill.objective import Distillation, HardLabels, Objective, ObjectiveSettings, Option, Reshaped
 from prunekd.distill.standardize import Standardized

@@ -22,7 +22,7 @@ from torch import Tensor
 from prunekd.distill.labels_file import SAMPLE_IDS, first_difference, open_arrays, read_info
 from prunekd.input.plan import EpochPlan
 from prunekd.input.views import ViewSettings
-from prunekd.store.index import Store
+from prunekd.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

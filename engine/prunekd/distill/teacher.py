@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from prunekd.distill import tuning
 from prunekd.distill.network import TeacherNetwork, compile_network
 from prunekd.distill.teacher_files import common_card, digest_of, load_teacher_model
 from prunekd.models import ModelCard
+
+logger = logging.getLogger(__name__)
 
 COMPILE = ("auto", "on", "off")
 DRIFT_IMAGES = 32  # images on which the drift against the plain model is measured
@@ -130,7 +133,7 @@ class OnlineTeacher:
             )
         return self._run(self._input(images))
 
-    def prepare(self, images: Tensor, forwards: int, say: Callable[[str], None] = lambda line: None) -> None:
+    def prepare(self, images: Tensor, forwards: int) -> None:
         """Choose dtype, memory format and compilation for batches like this one, and bound the drift of the logits.
 
         Measurements are remembered on disk, so the next teacher of this kind on this machine chooses alike. Batches of
@@ -141,7 +144,6 @@ class OnlineTeacher:
             images: a real batch, uint8 (B, 3, H, W), on the teacher's device.
             forwards: batches to come, which decides whether compiling pays; on one machine the same number gives the
                 same choice again, so a resumed run's logits are those of its beginning.
-            say: called with one line about each choice.
 
         Raises:
             RuntimeError: the logits differ too much from those of the plain float32 model.
@@ -155,19 +157,20 @@ class OnlineTeacher:
             exact = plain(to_input(few, self.card.mean, self.card.std, torch.float32).contiguous())[1]
         del plain
         key = tuning.circumstances(self.card.model, images, self.settings.size, self.settings.device)
-        memory = tuning.Measurements(tuning.cache_file(), say)
-        seconds = self._choose_layout(images, key, memory, say)
+        memory = tuning.Measurements(tuning.cache_file())
+        seconds = self._choose_layout(images, key, memory)
         found = tuning.drift(exact, self(few))
-        tuning.require_small(found, _words(self._layout), say)
-        say(f"teacher: {', '.join(self.notes)}; differs from the plain float32 model by {found:.1e} std of its logits")
+        tuning.require_small(found, _words(self._layout))
+        chosen_for = ", ".join(self.notes)
+        logger.info(f"teacher: {chosen_for}; differs from the plain float32 model by {found:.1e} std of its logits")
         if self.settings.compile == "off":
             return
-        if self.settings.compile == "auto" and not self._pays(forwards, seconds, memory.get(key), say):
+        if self.settings.compile == "auto" and not self._pays(forwards, seconds, memory.get(key)):
             return
-        self._compile(images, key, memory, say)
+        self._compile(images, key, memory)
         chosen = memory.get(key).get("compiled", {})
         memory.put(key, compiled=chosen | {str(forwards): self._compiled is not None})
-        tuning.require_small(tuning.drift(exact, self(images)[: len(few)]), f"{_words(self._layout)}, compiled", say)
+        tuning.require_small(tuning.drift(exact, self(images)[: len(few)]), f"{_words(self._layout)}, compiled")
 
     def check_fits(self, classes: tuple[str, ...]) -> None:
         """Raise ValueError unless the teacher's classes are the store's, in the same order."""
@@ -184,14 +187,14 @@ class OnlineTeacher:
                 )
 
     @staticmethod
-    def _pays(forwards: int, seconds: float, known: Mapping[str, Any], say: Callable[[str], None]) -> bool:
+    def _pays(forwards: int, seconds: float, known: Mapping[str, Any]) -> bool:
         """Whether to compile for so many forwards of so many seconds each: as was chosen before, or by reckoning."""
         chosen = known.get("compiled", {}).get(str(forwards))
         pays, reckoning = tuning.worth_compiling(known, forwards, seconds)
         if chosen is not None:
             pays, reckoning = chosen, f"as chosen before for {forwards} forwards, see {tuning.cache_file()}"
         if not pays:
-            say(f"teacher: not compiled: {reckoning}")
+            logger.info(f"teacher: not compiled: {reckoning}")
         return pays
 
     def _input(self, images: Tensor) -> Tensor:
@@ -210,9 +213,7 @@ class OnlineTeacher:
         network = copy.deepcopy(self._folded).to(self.settings.device, layout[0])
         return network.to(memory_format=_format(layout[1])).requires_grad_(False)
 
-    def _choose_layout(
-        self, images: Tensor, key: str, memory: tuning.Measurements, say: Callable[[str], None]
-    ) -> float:
+    def _choose_layout(self, images: Tensor, key: str, memory: tuning.Measurements) -> float:
         """Take the fastest of the allowed layouts; returns seconds of its forward pass."""
         settings = self.settings
         dtypes = [torch.bfloat16, torch.float32] if settings.dtype is None else [settings.dtype]
@@ -232,7 +233,7 @@ class OnlineTeacher:
         best = min(layouts, key=lambda name: known[name])
         if len(layouts) > 1:
             figures = ", ".join(f"{name} {1e3 * known[name]:.1f} ms" for name in layouts)
-            say(f"teacher: {best} is fastest for {key}: {figures}")
+            logger.info(f"teacher: {best} is fastest for {key}: {figures}")
         if layouts[best] != self._layout:
             self._layout = layouts[best]
             self._network = self._cast(self._layout)
@@ -244,13 +245,13 @@ class OnlineTeacher:
         return lambda: network(inputs)
 
     @torch.no_grad()
-    def _compile(self, images: Tensor, key: str, memory: tuning.Measurements, say: Callable[[str], None]) -> None:
+    def _compile(self, images: Tensor, key: str, memory: tuning.Measurements) -> None:
         inputs = self._input(images).to(memory_format=_format(self._layout[1]))
         started = time.perf_counter()
         try:
             compiled = compile_network(self._network, inputs)
         except Exception as error:  # the compiler's errors have no common class
-            say(f"teacher: not compiled: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+            logger.warning(f"teacher: not compiled: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
             return
         cost = time.perf_counter() - started
         calls: dict[str, Callable[[], object]] = {
@@ -264,10 +265,10 @@ class OnlineTeacher:
             f"{1e3 * seconds['compiled']:.1f} ms against {1e3 * seconds['eager']:.1f} ms eager, after {cost:.0f} s"
         )
         if gain <= 0:
-            say(f"teacher: not compiled: it gains nothing ({figures})")
+            logger.info(f"teacher: not compiled: it gains nothing ({figures})")
             return
         self._compiled = (inputs.shape, compiled)
-        say(f"teacher: compiled for batches of {len(inputs)}: {figures}")
+        logger.info(f"teacher: compiled for batches of {len(inputs)}: {figures}")
 
 
 def open_teacher(spec: str, classes: tuple[str, ...], settings: TeacherSettings) -> OnlineTeacher:

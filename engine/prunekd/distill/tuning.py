@@ -1,6 +1,7 @@
 """Short measurements that choose how a teacher runs, remembered on disk, and a bound on what that may change."""
 
 import json
+import logging
 import os
 import statistics
 import time
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from prunekd.common.files import write_json
 from prunekd.common.machine import processor_name
+
+logger = logging.getLogger(__name__)
 
 # Root-mean-square difference of an image's logits to those of the plain float32 model, in stds of its logits, for the
 # worst image. bfloat16 gives about 0.02 with a ResNet-50.
@@ -32,8 +35,8 @@ def cache_file() -> Path:
 class Measurements:
     """Figures by key in a JSON file; a file that cannot be read or written costs a measurement, and is spoken of."""
 
-    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
-        self._path, self._say = path, say
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
     def get(self, key: str) -> dict[str, Any]:
         """What is known under `key`; empty if nothing is."""
@@ -47,7 +50,7 @@ class Measurements:
         try:
             write_json(self._path, known)
         except OSError as error:
-            self._say(f"teacher: the measurement is not remembered: {error}")
+            logger.warning(f"teacher: the measurement is not remembered: {error}")
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -55,7 +58,7 @@ class Measurements:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            self._say(f"teacher: {self._path} cannot be read ({error}); measuring again")
+            logger.warning(f"teacher: {self._path} cannot be read ({error}); measuring again")
             return {}
         return known if isinstance(known, dict) else {}
 
@@ -95,8 +98,8 @@ def drift(exact: Tensor, logits: Tensor) -> float:
     return float((difference / exact.float().std(1).clamp_min(1e-6)).max())
 
 
-def require_small(found: float, how: str, say: Callable[[str], None]) -> None:
-    """Say or raise what a drift means.
+def require_small(found: float, how: str) -> None:
+    """Warn of a drift, or raise.
 
     Raises:
         RuntimeError: above DRIFT_LIMIT, or not a number.
@@ -107,7 +110,7 @@ def require_small(found: float, how: str, say: Callable[[str], None]) -> None:
             f"{DRIFT_LIMIT}): its soft labels would be wrong; use another precision"
         )
     if found > DRIFT_WARNING:
-        say(
+        logger.warning(
             f"teacher: warning: in {how} it differs from the plain float32 model by {found:.2g} std of its logits; "
             "float32 would be exact"
         )

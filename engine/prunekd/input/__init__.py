@@ -6,13 +6,14 @@ from importlib import import_module
 from typing import Any
 
 from prunekd.common.registry import unknown
-from prunekd.input.batch import Batch, Reader
-from prunekd.input.faults import ON_ERROR, Faults
-from prunekd.input.native_reader import NativeReader
 from prunekd.input.plan import EpochPlan, eval_plan, order, train_plan
-from prunekd.input.torch_reader import TorchReader
+from prunekd.input.readers.batch import Batch
+from prunekd.input.readers.faults import ON_ERROR, Faults
+from prunekd.input.readers.native_reader import NativeReader
+from prunekd.input.readers.reader import Reader
+from prunekd.input.readers.torch_reader import TorchReader
 from prunekd.input.views import ViewSettings, views
-from prunekd.store.index import Store
+from prunekd.store import Store
 
 __all__ = [
     "ON_ERROR",
@@ -49,8 +50,8 @@ READERS: dict[str, Callable[..., Reader]] = {
     "native": NativeReader,
     "native-scaled": partial(NativeReader, scaled=True),
     "torch": TorchReader,
-    "ffcv": _on_demand("prunekd.input.ffcv_reader", "FfcvReader", "ffcv"),
-    "dali": _on_demand("prunekd.input.dali_reader", "DaliReader", "dali"),
+    "ffcv": _on_demand("prunekd.input.readers.ffcv_reader", "FfcvReader", "ffcv"),
+    "dali": _on_demand("prunekd.input.readers.dali_reader", "DaliReader", "dali"),
 }
 
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunekd.input.random import ORDER, random_keys
+from prunekd.common.philox import ORDER, random_keys
 from prunekd.input.views import ViewSettings, views
-from prunekd.store.index import Split
+from prunekd.store import Split
 
 
 def order(seed: int, epoch: int, ids: np.ndarray, world_size: int = 1, rank: int = 0) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from prunekd.input.random import CROP, FLIP, SHIFT, uniforms
+from prunekd.common.philox import CROP, FLIP, SHIFT, uniforms
 
 KINDS = ("random_resized_crop", "pad_crop", "center", "full")
 ATTEMPTS = 10

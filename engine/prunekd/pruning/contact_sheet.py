@@ -10,8 +10,8 @@ from prunekd.common.files import replacing
 from prunekd.pruning.policies.ordering import by_chance
 from prunekd.pruning.scores.table import Scores
 from prunekd.pruning.subset import Subset
-from prunekd.store.images import to_rgb
-from prunekd.store.index import Split, Store
+from prunekd.store import Split, Store
+from prunekd.store.jobs.images import to_rgb
 
 COLUMNS, ROWS = 6, 8
 THUMBNAIL, CAPTION, GAP, TITLE = 96, 34, 8, 40  # pixels

@@ -1,1 +1,1 @@
-"""Sweeps over keep ratios and the page that shows them."""
+"""Reports: what a sweep's results say, as tables, figures and a page. Nothing here trains."""

@@ -8,7 +8,8 @@ seeds' spread (the standard deviation of the difference); one seed decides nothi
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from prunekd.report.aggregate import Group, Summary
+from prunekd.report.aggregate import Summary
+from prunekd.report.group import Group
 from prunekd.report.stats import Stat, spread
 from prunekd.report.wording import plural
 

@@ -3,14 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prunekd.report.group import Group
 from prunekd.report.stats import spread
-
-if TYPE_CHECKING:
-    from prunekd.report.aggregate import Group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +37,7 @@ class EqualTime:
     time_ratio: float
 
 
-def fit_epochs(arm: str, groups: Sequence["Group"]) -> Fit | None:
+def fit_epochs(arm: str, groups: Sequence[Group]) -> Fit | None:
     """Fit epoch seconds = slope * r + constant to the runs' median epochs; None with fewer than two ratios.
 
     r is the share really kept. Errors count relative to the epoch, so that short epochs weigh as much as long ones.
@@ -61,7 +58,7 @@ def fit_epochs(arm: str, groups: Sequence["Group"]) -> Fit | None:
     return Fit(arm=arm, slope=float(slope), constant=float(constant), residuals=residuals, worst_percent=worst)
 
 
-def compare_equal_time(groups: Sequence["Group"]) -> tuple[EqualTime, ...]:
+def compare_equal_time(groups: Sequence[Group]) -> tuple[EqualTime, ...]:
     """Every pruned group that distils as `kd` does, against the control at the same keep."""
     controls = {group.keep: group for group in groups if group.arm == "equal_time"}
     found = []

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from prunekd.report.aggregate import Group, Summary
+from prunekd.report.aggregate import Summary
+from prunekd.report.group import Group
 from prunekd.report.results import timing_note
 from prunekd.report.stats import Stat, spread
 from prunekd.report.wording import arm_title, number, plural, points, ratio

@@ -7,9 +7,10 @@ drawn figure, so that both versions look alike.
 import math
 from typing import Any
 
-from prunekd.report.aggregate import Group, Summary
+from prunekd.report.aggregate import Summary
 from prunekd.report.axes import log_ticks
 from prunekd.report.figures import Picture
+from prunekd.report.group import Group
 from prunekd.report.style import arm_role, phase_role, sorted_phases
 from prunekd.report.views import VIEWS, View, bars, lines, policy_rank, top1_percent, with_costs
 from prunekd.report.wording import arm_title, number, plural, runs_until, series_title

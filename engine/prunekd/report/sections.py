@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from prunekd.report.aggregate import Group, Summary
+from prunekd.report.aggregate import Summary
 from prunekd.report.claims import FAILED, HELD, UNCLEAR, UNTESTED, check_claims
 from prunekd.report.controls import Fit
+from prunekd.report.group import Group
 from prunekd.report.results import timing_note
 from prunekd.report.style import sorted_phases
 from prunekd.report.tables import run_row

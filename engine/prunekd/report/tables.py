@@ -9,8 +9,9 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
-from prunekd.report.aggregate import Group, Summary
+from prunekd.report.aggregate import Summary
 from prunekd.report.claims import check_claims
+from prunekd.report.group import Group
 from prunekd.report.headline import headline
 from prunekd.report.results import Run, timing_note
 

@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from prunekd.report.aggregate import Group, Summary
-from prunekd.report.arms import ARMS
+from prunekd.report.aggregate import Summary
+from prunekd.report.group import Group
 from prunekd.report.stats import Stat
+from prunekd.sweep.arms import ARMS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 import math
 
-from prunekd.report.arms import ARMS
 from prunekd.report.stats import Stat
+from prunekd.sweep.arms import ARMS
 
 DASH = "-"
 

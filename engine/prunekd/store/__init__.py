@@ -1,1 +1,5 @@
-"""Datasets on disk: sources, conversion to FFCV's .beton, the index beside it."""
+"""Datasets on disk: formats, the sources they are made from, and the jobs that make them."""
+
+from prunekd.store.format.store import STORE_FILE, Payloads, Split, Store, open_store
+
+__all__ = ["STORE_FILE", "Payloads", "Split", "Store", "open_store"]

@@ -1,9 +1,8 @@
 """The trainer: recipe, loop, checkpoints, distribution."""
 
-from prunekd.training.distributed import World, open_world
 from prunekd.training.loop import Trainer
 from prunekd.training.recipe import load_recipe, recipe_names
 from prunekd.training.run import RunSpec
 from prunekd.training.settings import Recipe
 
-__all__ = ["Recipe", "RunSpec", "Trainer", "World", "load_recipe", "open_world", "recipe_names"]
+__all__ = ["Recipe", "RunSpec", "Trainer", "load_recipe", "recipe_names"]

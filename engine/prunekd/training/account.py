@@ -2,9 +2,9 @@
 
 import torch
 
+from prunekd.common.distributed import World
 from prunekd.common.ledger import Ledger
 from prunekd.input import Reader
-from prunekd.training.distributed import World
 
 
 class ReaderAccount:

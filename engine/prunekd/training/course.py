@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from prunekd.common.distributed import World
 from prunekd.input import EpochPlan, train_plan
-from prunekd.pruning.dynamic import DynamicPolicy, Observations, create_dynamic
-from prunekd.training.distributed import World
+from prunekd.pruning.epoch_policies import DynamicPolicy, Observations, create_dynamic
 from prunekd.training.run import RunSpec
 from prunekd.training.schedule import resolution
 

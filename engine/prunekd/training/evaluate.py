@@ -4,13 +4,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from prunekd.common.distributed import World
 from prunekd.common.pixels import to_input
 from prunekd.input import Reader, eval_plan
-from prunekd.store.index import Split
-from prunekd.training.distributed import World
+from prunekd.input.prefetch import on_device
+from prunekd.store import Split
 from prunekd.training.metrics import RunningMetrics
 from prunekd.training.settings import Recipe
-from prunekd.training.transfer import on_device
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

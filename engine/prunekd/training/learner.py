@@ -1,6 +1,7 @@
 """The student and what changes it: one optimizer step, queued on the device without reading anything back."""
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
@@ -8,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from prunekd.common.distributed import World
 from prunekd.common.pixels import renormalize, to_input
 from prunekd.distill import SoftLabels
 from prunekd.input import Batch
 from prunekd.models import create_model
-from prunekd.training.distributed import World
+from prunekd.training.checkpoint import Trainable
 from prunekd.training.ema import Ema
 from prunekd.training.evaluate import DTYPES, autocast
 from prunekd.training.metrics import RunningMetrics
@@ -21,8 +23,9 @@ from prunekd.training.optim import create_optimizer
 from prunekd.training.run import RunSpec
 from prunekd.training.samples import SampleState
 from prunekd.training.settings import ModelSettings
-from prunekd.training.state import Trainable
 from prunekd.training.watch import LossWatch
+
+logger = logging.getLogger(__name__)
 
 
 class Learner:
@@ -73,7 +76,7 @@ class Learner:
         labels = torch.zeros(2, dtype=torch.int64, device=device)
         self.objective(logits, targets, labels, None).mean().backward()
 
-    def compile(self, batch_size: int, say: Callable[[str], None]) -> None:
+    def compile(self, batch_size: int) -> None:
         """Run the student through torch.compile, tried out on zeros; falls back to eager, and says so, if that fails.
 
         Args:
@@ -92,10 +95,10 @@ class Learner:
             ):
                 compiled(example.to(memory_format=torch.channels_last)).sum().backward()
         except Exception as error:  # the compiler's errors have no common class
-            say(f"the student is not compiled: {type(error).__name__}: {str(error).splitlines()[0]}")
+            logger.warning(f"the student is not compiled: {type(error).__name__}: {str(error).splitlines()[0]}")
         else:
             self._forward = compiled
-            say("the student is compiled")
+            logger.info("the student is compiled")
         for name, tensor in self.model.named_buffers():
             tensor.copy_(buffers[name])
         self.parts.optimizer.zero_grad(set_to_none=True)

@@ -4,6 +4,7 @@ The host reads a figure off the device only every `log_every` steps and at an ep
 queues work.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,13 +13,15 @@ from typing import Any
 
 import torch
 
+from prunekd.common.distributed import World
 from prunekd.common.files import write_json
 from prunekd.common.ledger import Ledger
 from prunekd.distill import OnlineTeacher
 from prunekd.input import Batch, EpochPlan
+from prunekd.input.prefetch import on_device
 from prunekd.training.account import ReaderAccount
+from prunekd.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from prunekd.training.course import Course
-from prunekd.training.distributed import World
 from prunekd.training.evaluate import evaluate
 from prunekd.training.learner import Learner
 from prunekd.training.metrics import RunLog
@@ -30,9 +33,9 @@ from prunekd.training.samples import SampleState
 from prunekd.training.schedule import learning_rate
 from prunekd.training.signals import Requests
 from prunekd.training.snapshot import collect, spread
-from prunekd.training.state import checkpoints, load_checkpoint, save_checkpoint
-from prunekd.training.transfer import on_device
 from prunekd.training.watch import require_finite
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -46,7 +49,6 @@ class Trainer:
         resume: None starts a new run, `auto` goes on from the newest checkpoint if there is one, a path from that.
         readers: open readers to share with other runs; None opens the run's own and closes them with it.
         ledger: where to book, if not in one that begins here.
-        say: called with one line about what was chosen and why.
 
     Raises:
         ValueError: see RunSpec, prepare_folder, Course, Learner.
@@ -60,7 +62,6 @@ class Trainer:
         resume: str | None = None,
         readers: Readers | None = None,
         ledger: Ledger | None = None,
-        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.spec = spec
         self.world = world
@@ -74,7 +75,6 @@ class Trainer:
         self._epoch_steps = 0
         self._at_epoch_start: dict[str, float] = {}  # the ledger's seconds then
         self._progress: Progress | None = None
-        self._say = say if world.is_main else lambda line: None
         with self.ledger.phase("setup"):
             self._build(resume, readers)
 
@@ -100,7 +100,7 @@ class Trainer:
         self.learner.connect()
         if recipe.compile:
             with self.ledger.phase("compile"):
-                self.learner.compile(self._forward_size, self._say)
+                self.learner.compile(self._forward_size)
         self.log = RunLog(spec.out, self.global_step) if world.is_main else None
         self._last_checkpoint = time.monotonic()
 
@@ -122,7 +122,7 @@ class Trainer:
         )
         (batch,) = self.readers.train.epoch(plan)
         images = batch.images.to(self.world.device, memory_format=torch.channels_last, copy=True)
-        teacher.prepare(images, course.total_steps * recipe.accumulate, self._say)
+        teacher.prepare(images, course.total_steps * recipe.accumulate)
 
     def _sample_state(self) -> SampleState | None:
         course, track = self.course, self.spec.recipe.track
@@ -330,11 +330,11 @@ class Trainer:
             except ValueError as error:
                 if path == candidates[-1]:
                     raise
-                self._say(f"{error}; trying the one before")
+                logger.warning(f"{error}; trying the one before")
                 continue
             self.epoch, self._step_in_epoch = position["epoch"], position["step_in_epoch"]
             self.global_step, self.epochs = position["global_step"], position["epochs"]
             self._at_epoch_start = position["at_epoch_start"]
             self.ledger.restore(position["ledger"])
-            self._say(f"resumed from {path}: epoch {self.epoch}, step {self._step_in_epoch}")
+            logger.info(f"resumed from {path}: epoch {self.epoch}, step {self._step_in_epoch}")
             return

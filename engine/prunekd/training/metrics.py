@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunekd.training.distributed import World
+from prunekd.common.distributed import World
 
 
 class RunningMetrics:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from prunekd.input.random import MIX, random_words
+from prunekd.common.philox import MIX, random_words
 from prunekd.training.settings import MixSettings
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from prunekd.common.distributed import World
 from prunekd.common.ledger import PHASES, Ledger, critical_path
 from prunekd.models import ModelCard, save_trained
-from prunekd.pruning.dynamics import Tracker, tracked_scores
 from prunekd.pruning.parquet import made_for
 from prunekd.pruning.scores import write_scores
-from prunekd.training.distributed import World
+from prunekd.pruning.training_dynamics import Tracker, tracked_scores
 from prunekd.training.run import RunSpec
 
 
@@ -59,7 +59,7 @@ def summarize(spec: RunSpec, epochs: list[dict[str, Any]], ledger: Ledger, world
         "policy": spec.subset.info["policy"] if spec.subset else "all",
         "keep": spec.keep,
         "seed": spec.recipe.seed,
-        **spec.labels,
+        **spec.tags,
         "model": spec.recipe.model.name,
         "epochs": spec.recipe.epochs,
         "samples_kept": spec.kept,

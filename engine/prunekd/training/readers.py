@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from prunekd.common.distributed import World
 from prunekd.input import Reader, open_reader
-from prunekd.training.distributed import World
 from prunekd.training.run import RunSpec
 
 

@@ -25,7 +25,7 @@ from prunekd.distill import (
 )
 from prunekd.input import READERS
 from prunekd.pruning.subset import Subset
-from prunekd.store.index import Store
+from prunekd.store import Store
 from prunekd.training.settings import Recipe
 
 IDENTITY = ("recipe", "store", "subset", "teacher", "soft_labels", "alpha", "temperature", "reshaping")
@@ -36,7 +36,7 @@ class RunSpec:
     """What to train on, towards what, and where to.
 
     subset None trains on all samples; teacher and cached (soft labels) both None trains on labels alone; class_scale
-    (C,) float32 switches P2's logit reshaping on; on_error says what the reader does with a corrupt sample; labels
+    (C,) float32 switches P2's logit reshaping on; on_error says what the reader does with a corrupt sample; tags
     (arm, policy, ...) are copied into result.json.
     """
 
@@ -51,7 +51,7 @@ class RunSpec:
     reader: str = "native"
     on_error: str = "raise"
     workers: int | None = None
-    labels: dict[str, Any] = field(default_factory=dict)
+    tags: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.reader not in READERS:
@@ -131,7 +131,7 @@ class RunSpec:
             "reshaping": self.class_scale is not None,
             "reader": self.reader,
             "on_error": self.on_error,
-            "labels": self.labels,
+            "tags": self.tags,
             "machine": describe_machine(),
         }
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunekd.pruning.dynamic import Observations
-from prunekd.pruning.dynamics import Tracker
-from prunekd.training.distributed import World
+from prunekd.common.distributed import World
+from prunekd.pruning.epoch_policies import Observations
+from prunekd.pruning.training_dynamics import Tracker
 from prunekd_kernels import KDStats
 
 

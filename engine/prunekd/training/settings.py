@@ -195,7 +195,7 @@ class ProgressiveSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DynamicSettings:
-    """A dynamic policy by its name in prunekd.pruning.dynamic.DYNAMIC_POLICIES (empty: none), and its parameters."""
+    """A policy that selects anew in every epoch, by its name in DYNAMIC_POLICIES (empty: none), and its parameters."""
 
     policy: str = ""
     parameters: dict[str, float] = field(default_factory=dict)

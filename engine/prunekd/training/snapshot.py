@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from prunekd.training.distributed import World
+from prunekd.common.distributed import World
 from prunekd.training.learner import Learner
 from prunekd.training.randomness import Randomness
 from prunekd.training.samples import SampleState

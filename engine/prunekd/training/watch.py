@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prunekd.common.distributed import World
 from prunekd.common.files import write_json
-from prunekd.training.distributed import World
-from prunekd.training.state import checkpoints
+from prunekd.training.checkpoint import checkpoints
 
 
 class BadStep(NamedTuple):

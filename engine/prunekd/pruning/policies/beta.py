@@ -8,7 +8,7 @@ Since the density depends on the keep ratio, a smaller ratio is not a prefix of 
 
 import numpy as np
 
-from prunekd.input.random import SELECT, uniforms
+from prunekd.common.philox import SELECT, uniforms
 from prunekd.pruning.policies.ordering import by_difficulty, take_turns
 from prunekd.pruning.policies.policy import Policy
 

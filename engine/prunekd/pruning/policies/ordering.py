@@ -6,7 +6,7 @@ order in which the samples come changes nothing.
 
 import numpy as np
 
-from prunekd.input.random import SELECT, random_keys
+from prunekd.common.philox import SELECT, random_keys
 from prunekd.pruning.parquet import some
 
 BALANCES = {

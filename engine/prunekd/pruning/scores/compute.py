@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from prunekd.common.registry import unknown
-from prunekd.input.batch import Batch
+from prunekd.input.readers.batch import Batch
 from prunekd.pruning.parquet import some
 from prunekd.pruning.scores.features import FeaturePart, join, read_features
 from prunekd.pruning.scores.registry import FEATURE_SCORES, SCORES

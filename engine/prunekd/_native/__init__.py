@@ -1,0 +1,1 @@
+"""Machine code written by hand, apart from everything else."""

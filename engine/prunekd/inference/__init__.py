@@ -1,0 +1,1 @@
+"""One pass of a teacher over a store: scores and soft labels."""

@@ -1,0 +1,1 @@
+"""Readers: engines that turn an epoch's plan into batches."""

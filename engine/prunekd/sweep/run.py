@@ -1,0 +1,267 @@
+"""A sweep: one recipe over keep ratios, arms, policies and seeds, with the runs of a seed taking turns by epoch.
+
+Turns make drift of the machine (heat, other users) hit all arms alike, so their ratios hold on a noisy machine.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prunekd.common.distributed import World
+from prunekd.common.files import read_json, write_json
+from prunekd.common.ledger import Ledger
+from prunekd.common.machine import describe_machine
+from prunekd.pruning.subset import Subset, read_subset, select, write_subset
+from prunekd.sweep.arms import ARMS, Arm
+from prunekd.sweep.grid import WHOLE, PlannedRun, SweepSpec, plan_runs
+from prunekd.sweep.timing import Timed, extrapolate, shorten
+from prunekd.training import RunSpec, Trainer
+from prunekd.training.readers import Readers, open_readers
+from prunekd.training.recipe import adjust
+from prunekd.training.run import IDENTITY
+from prunekd.training.signals import Requests
+
+__all__ = ["ARMS", "Arm", "PlannedRun", "SweepSpec", "plan_runs", "run_sweep"]
+
+Progress = Callable[[PlannedRun, dict[str, Any]], None]
+
+
+def run_sweep(
+    spec: SweepSpec,
+    world: World,
+    *,
+    progress: Progress = lambda run, values: None,
+    ledger: Ledger | None = None,
+) -> list[dict[str, Any]]:
+    """Train (or time) what is not yet done of the sweep and return the results of all runs.
+
+    Finished runs (result.json) are kept; unfinished ones go on from their newest checkpoint. ledger.json says where
+    the wall-clock of each process that worked on the sweep went, as far as `ledger` has it.
+
+    Raises:
+        ValueError: the folder holds another sweep; see SweepSpec and Trainer.
+        RuntimeError: stopped by SIGTERM; every run that had begun has a checkpoint.
+    """
+    spec.check_inputs()
+    spec.check_keeps()
+    runs = plan_runs(spec)
+    costs = dict(spec.costs)
+    ledger = ledger or Ledger()
+    before = _processes_before(spec)
+    try:
+        with ledger.phase("select"):
+            subsets = _select_all(spec, runs, costs)
+        _write_sweep_file(spec, runs, costs)
+        for seed in spec.seeds:
+            todo = [run for run in runs if run.seed == seed and not _result_file(spec, run).exists()]
+            if not todo:
+                continue
+            run_specs = [run_spec(spec, run, subsets.get((run.policy, run.keep, run.seed))) for run in todo]
+            work = _time_in_turns if spec.time_only else _train_in_turns
+            work(spec, todo, run_specs, world, ledger, progress)
+    finally:
+        if spec.out.is_dir():
+            write_json(spec.out / "ledger.json", {"processes": [*before, ledger.to_dict()]})
+    return [read_json(_result_file(spec, run)) for run in runs]
+
+
+def run_spec(spec: SweepSpec, run: PlannedRun, subset: Subset | None) -> RunSpec:
+    """What the trainer is told of one run of a sweep."""
+    arm = spec.known_arms[run.arm]
+    budget = spec.recipe.budget
+    share = run.keep if arm.fewer_epochs else 1.0
+    limits = [f"budget.{name}={round(share * n)}" for name in ("steps", "samples") if (n := getattr(budget, name))]
+    recipe = adjust(spec.recipe, [f"seed={run.seed}", f"epochs={run.epochs}", *limits, *arm.overrides(run.keep)])
+    online = arm.teacher == "online"
+    return RunSpec(
+        store=spec.store,
+        recipe=recipe,
+        out=spec.out / "runs" / run.name,
+        subset=subset,
+        teacher=spec.teacher if online else None,
+        teacher_info=spec.teacher_info if online else None,
+        cached=spec.cached if arm.teacher == "cached" else None,
+        class_scale=spec.class_scale if arm.distils else None,
+        reader=spec.reader,
+        on_error=spec.on_error,
+        workers=spec.workers,
+        tags={"arm": run.arm, "policy": run.policy, "keep": run.keep},
+    )
+
+
+def _processes_before(spec: SweepSpec) -> list[dict[str, Any]]:
+    """The ledgers of earlier processes."""
+    file = spec.out / "ledger.json"
+    return list(read_json(file)["processes"]) if file.exists() else []
+
+
+def drop_page_cache(path: Path) -> None:
+    """Let the operating system forget the cached pages of a file; needs no rights beyond reading it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
+def _train_in_turns(
+    spec: SweepSpec,
+    todo: Sequence[PlannedRun],
+    run_specs: Sequence[RunSpec],
+    world: World,
+    ledger: Ledger,
+    progress: Progress,
+) -> None:
+    readers = open_readers(run_specs[0], world)
+    trainers: list[Trainer] = []
+    requests = Requests()
+    try:
+        for run, settings in zip(todo, run_specs, strict=True):
+            trainer = Trainer(settings, world, resume="auto", readers=readers, ledger=Ledger(ledger))
+            trainer.requests = requests  # a signal is meant for the whole sweep
+            trainer.on_progress(partial(progress, run))
+            trainers.append(trainer)
+        with requests.listening():
+            for trainer in _turns(trainers):
+                if requests.stop:
+                    raise RuntimeError("stopped by a signal")
+                if spec.cold:
+                    drop_page_cache(spec.store.path / "train.beton")
+                trainer.train_epoch()
+                if trainer.finished:
+                    trainer.finish()
+    except RuntimeError as error:
+        if not requests.stop:
+            raise
+        saved = [_save(trainer) for trainer in trainers if trainer.global_step and not trainer.finished]
+        raise RuntimeError(
+            f"stopped by a signal with {len(saved)} runs under way, each with a checkpoint; give the same command "
+            "to go on"
+        ) from error
+    finally:
+        for trainer in trainers:
+            trainer.close()
+        readers.close()
+
+
+def _save(trainer: Trainer) -> Path:
+    with trainer.randomness.active():
+        return trainer.checkpoint()
+
+
+def _time_in_turns(
+    spec: SweepSpec,
+    todo: Sequence[PlannedRun],
+    run_specs: Sequence[RunSpec],
+    world: World,
+    ledger: Ledger,
+    progress: Progress,
+) -> None:
+    """Time short epochs of each run in turns and write the extrapolated results."""
+    opened = open_readers(run_specs[0], world)
+    timed: list[Timed] = []
+    try:
+        for run, settings in zip(todo, run_specs, strict=True):
+            short = shorten(settings, spec.out / "timing" / run.name, spec.time_only)
+            # without a validation split nothing is evaluated: a few batches teach nothing worth measuring
+            trainer = Trainer(short, world, readers=Readers(opened.train, None), ledger=Ledger(ledger))
+            trainer.on_progress(partial(progress, run))
+            timed.append(Timed(run=run, full=settings, trainer=trainer))
+        for trainer in _turns([item.trainer for item in timed]):
+            if spec.cold:
+                drop_page_cache(spec.store.path / "train.beton")
+            trainer.train_epoch()
+        for item in timed:
+            write_json(_result_file(spec, item.run), extrapolate(item))
+    finally:
+        for item in timed:
+            item.trainer.close()
+        opened.close()
+
+
+def _turns(trainers: Sequence[Trainer]) -> Iterator[Trainer]:
+    """Yield unfinished trainers in turn until all are finished."""
+    waiting = list(trainers)
+    while waiting:
+        for trainer in waiting:
+            if not trainer.finished:
+                yield trainer
+        waiting = [trainer for trainer in waiting if not trainer.finished]
+
+
+def _result_file(spec: SweepSpec, run: PlannedRun) -> Path:
+    return spec.out / "runs" / run.name / "result.json"
+
+
+def _select_all(
+    spec: SweepSpec, runs: Sequence[PlannedRun], costs: dict[str, dict[str, Any]]
+) -> dict[tuple[str, float, int], Subset]:
+    """Select (or read back) every subset the runs need, and book the time of one selection on average."""
+    subsets: dict[tuple[str, float, int], Subset] = {}
+    seconds = []
+    for run in runs:
+        key = (run.policy, run.keep, run.seed)
+        if run.policy == WHOLE or key in subsets:
+            continue
+        path = spec.out / "subsets" / f"{run.policy}-keep{run.keep:g}-seed{run.seed}.parquet"
+        if path.exists():
+            subsets[key] = read_subset(path)
+            subsets[key].check(spec.store)
+            continue
+        started = time.perf_counter()
+        subsets[key] = select(spec.store, policy=run.policy, keep=run.keep, seed=run.seed, scores=spec.scores)
+        write_subset(path, subsets[key])
+        seconds.append(time.perf_counter() - started)
+    if seconds:
+        costs["select"] = {"seconds": sum(seconds) / len(seconds), "count": len(seconds)}
+    return subsets
+
+
+def _write_sweep_file(spec: SweepSpec, runs: Sequence[PlannedRun], costs: dict[str, dict[str, Any]]) -> None:
+    file = spec.out / "sweep.json"
+    described = _describe(spec, runs, costs)
+    if file.exists():
+        before = read_json(file)
+        for key in (*IDENTITY, "time_only", "cold"):
+            if key in described and before.get(key, described[key]) != described[key]:
+                raise ValueError(f"{spec.out} holds a sweep with another {key}; choose another --out")
+        for name, settings in before.get("arm_settings", {}).items():
+            if described["arm_settings"].setdefault(name, settings) != settings:
+                raise ValueError(f"{spec.out} holds a sweep with another arm {name!r}; choose another name for it")
+        described["costs"] = before["costs"] | costs
+        described["commands"] = [*before.get("commands", []), *described["commands"]]
+        for key in ("runs", "arms", "policies", "keeps", "seeds"):
+            described[key] = list(dict.fromkeys([*before[key], *described[key]]))
+    write_json(file, described)
+
+
+def _describe(spec: SweepSpec, runs: Sequence[PlannedRun], costs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    machine = describe_machine()
+    return {
+        "format": "prunekd-sweep",
+        "version": 1,
+        "store": {
+            "path": str(spec.store.path),
+            "fingerprint": spec.store.fingerprint,
+            "train": len(spec.store.split("train")),
+            "val": len(spec.store.split("val")) if "val" in spec.store.splits else 0,
+            "classes": len(spec.store.classes),
+        },
+        "recipe": spec.recipe.to_dict(),
+        "arms": list(spec.used_arms),
+        "arm_settings": {name: arm.to_dict() for name, arm in spec.used_arms.items()},
+        "policies": list(spec.used_policies),
+        "keeps": list(spec.keeps),
+        "seeds": list(spec.seeds),
+        "teacher": spec.teacher_info,
+        "reshaping": spec.class_scale is not None,
+        "time_only": spec.time_only,
+        "cold": spec.cold,
+        "costs": costs,
+        "machine": machine,
+        "commands": [{"command": machine["command"], "started": machine["started"]}],
+        "runs": [run.name for run in runs],
+    }
