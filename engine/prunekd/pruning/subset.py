@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from prunekd.common.registry import unknown
-from prunekd.pruning.parquet import StoreLike, check_store, made_for, read_table, write_table
+from prunekd.pruning.parquet import StoreLike, check_store, made_for, read_table, some, write_table
 from prunekd.pruning.policies import BALANCES, POLICIES, Policy
 from prunekd.pruning.scores.features import read_features
 from prunekd.pruning.scores.table import Scores
@@ -56,12 +56,60 @@ class Subset:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @classmethod
+    def of_ids(cls, store: SelectableStore, ids: np.ndarray, split: str = "train") -> "Subset":
+        """The samples `ids`, int64 (k,) of any order, of a split: a subset of one's own choosing.
+
+        Raises:
+            ValueError: not one id, an id named twice, or one that the split lacks.
+        """
+        ids = np.asarray(ids)
+        if ids.ndim != 1 or not len(ids) or ids.dtype.kind not in "iu":
+            raise ValueError(f"ids are {ids.dtype} of shape {ids.shape}; give int64 sample ids as (k,), at least one")
+        part = store.split(split)
+        ids = ids.astype(np.int64)
+        values, counts = np.unique(ids, return_counts=True)
+        if len(values) < len(ids):
+            raise ValueError(f"ids {some(values[counts > 1])} are named more than once; name each sample once")
+        if not np.isin(ids, part.ids).all():
+            raise ValueError(f"ids {some(ids[~np.isin(ids, part.ids)])} are not in the split {split} of {store.path}")
+        sizes = np.bincount(part.labels, minlength=len(store.classes))
+        common = {"policy": "given", "parameters": {}, "balance": "none", "seed": 0, **made_for(store, split)}
+        return _prefix(part, ids, len(ids), len(ids) / len(part.ids), sizes, common | _scored_by(None, None, None))
+
+    def rows(self, store: SelectableStore) -> np.ndarray:
+        """Rows of the store's `.beton` file, int64 (k,), in rank order: what `ffcv.Loader(indices=...)` takes."""
+        part = store.split(self.info["split"])
+        order = np.argsort(part.ids, kind="stable")
+        places = np.minimum(np.searchsorted(part.ids, self.ids, sorter=order), len(order) - 1)
+        rows = order[places]
+        missing = self.ids[part.ids[rows] != self.ids]
+        if len(missing):
+            raise ValueError(f"samples {some(missing)} are not in {store.path}; use the store the subset was made for")
+        return rows
+
+    def save(self, path: str | Path) -> None:
+        """Write this subset as Parquet: `id` in rank order, `weight` where it has one; info under the key `prunekd`."""
+        write_subset(Path(path), self)
+
     def check(self, store: StoreLike) -> None:
         """Raise ValueError if this subset was made for another store than `store`; the message names both."""
         remedy = (
             f"make one for it: prunekd select {store.path} --policy {self.info['policy']} --keep {self.info['keep']:g}"
         )
         check_store("this subset", self.info, store, remedy)
+
+
+def as_subset(store: SelectableStore, value: "Subset | str | Path | np.ndarray", split: str = "train") -> Subset:
+    """A subset from what people hold: a Subset, the path of its file, or sample ids, int64 (k,)."""
+    if isinstance(value, Subset):
+        subset = value
+    elif isinstance(value, (str, Path)):
+        subset = read_subset(Path(value))
+    else:
+        return Subset.of_ids(store, np.asarray(value), split)
+    subset.check(store)
+    return subset
 
 
 def select(store: SelectableStore, policy: str, keep: float, seed: int = 0, **options: Any) -> Subset:
@@ -261,9 +309,9 @@ def _policy(name: str) -> Policy:
     return POLICIES[name]
 
 
-def _scored_by(plan: Policy, scores: Scores | None, score: str | None) -> dict[str, Any]:
-    name = score or plan.default_score
-    if not plan.needs_score or scores is None or name is None:
+def _scored_by(plan: Policy | None, scores: Scores | None, score: str | None) -> dict[str, Any]:
+    name = score or (plan.default_score if plan else None)
+    if plan is None or not plan.needs_score or scores is None or name is None:
         return {"score": None, "score_definition": None, "scored_by": None}
     makers = {key: scores.provenance.get(key) for key in ("teacher", "view", "seed")}
     return {"score": name, "score_definition": scores.definitions[name], "scored_by": makers}

@@ -3,7 +3,7 @@
 from prunekd.pruning.scores.compute import compute_scores
 from prunekd.pruning.scores.registry import FEATURE_SCORES, SCORES
 from prunekd.pruning.scores.score import FeatureScore, Outputs, Score
-from prunekd.pruning.scores.table import Scores, read_scores, write_scores
+from prunekd.pruning.scores.table import Scores, as_scores, read_scores, write_scores
 
 __all__ = [
     "FEATURE_SCORES",
@@ -12,6 +12,7 @@ __all__ = [
     "Outputs",
     "Score",
     "Scores",
+    "as_scores",
     "compute_scores",
     "read_scores",
     "write_scores",

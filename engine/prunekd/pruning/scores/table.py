@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from prunekd.common.registry import unknown
 from prunekd.pruning.parquet import StoreLike, check_store, read_table, some, write_table
@@ -51,6 +52,18 @@ class Scores:
         assert all(values.shape == self.ids.shape for values in self.columns.values())
         assert set(self.hard_ends) <= set(self.columns)
 
+    def __getitem__(self, name: str) -> np.ndarray:
+        """The column `name`, float32 or float64 (n,), in the order of `ids`; ValueError with the nearest name."""
+        return self.values(name, self.ids)
+
+    def save(self, path: str | Path) -> None:
+        """Write these scores as Parquet: `id`, `label`, a column per score, the rest under the schema's key `prunekd`."""
+        write_scores(Path(path), self)
+
+    def to_table(self) -> pa.Table:
+        """A pyarrow Table with the columns id, label and one per score; `.to_pandas()` makes a data frame of it."""
+        return pa.table({"id": self.ids, "label": self.labels, **self.columns})
+
     def values(self, name: str, ids: np.ndarray) -> np.ndarray:
         """The column `name` of the samples `ids`: (len(ids),), dtype as stored.
 
@@ -86,6 +99,11 @@ class Scores:
         if len(missing):
             raise ValueError(f"no score for {len(missing)} samples, ids {some(missing)}; score the whole split")
         return rows
+
+
+def as_scores(value: Scores | str | Path) -> Scores:
+    """Scores from what people hold: Scores, or the path of their file."""
+    return value if isinstance(value, Scores) else read_scores(Path(value))
 
 
 def write_scores(path: Path, scores: Scores) -> None:
