@@ -9,13 +9,10 @@ Importing this package imports neither Triton nor Numba; the first call that nee
 
 from ._backends import BackendUnavailableError, Choice, available_backends, resolve_backend
 from ._stats import KDStats
-
-# These names are functions; `from ... import` rebinds them after the import system has put the folders of the same name
-# there. `prunekd_kernels.kd_loss.reference` is still imported as `from prunekd_kernels.kd_loss.reference import ...`.
-from .kd_loss import kd_loss
-from .kd_loss_sparse import kd_loss_sparse
-from .normalize import normalize
-from .teacher_head_kd import teacher_head_kd
+from .dense import kd_loss
+from .last_layer import teacher_head_kd
+from .normalization import normalize
+from .topk import kd_loss_sparse
 
 __all__ = [
     "BackendUnavailableError",

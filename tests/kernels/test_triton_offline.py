@@ -39,16 +39,16 @@ ON = dict.fromkeys(
 )  # fmt: skip
 TILE = {"WIDEN": False, "ROWS": 64, "COLUMNS": 128, "DEPTH": 32}
 CASES = [
-    ("kd_loss", "_forward_kernel", {"SOFT": False, "ROWS": 1, "BLOCK": 4096}, {}, 8),
-    ("kd_loss", "_forward_kernel", {"SOFT": True, "ROWS": 64, "BLOCK": 16, "ALPHA_TENSOR": False},
+    ("dense", "_forward_kernel", {"SOFT": False, "ROWS": 1, "BLOCK": 4096}, {}, 8),
+    ("dense", "_forward_kernel", {"SOFT": True, "ROWS": 64, "BLOCK": 16, "ALPHA_TENSOR": False},
      {"labels": "*fp32", "alpha": "fp32"}, 4),
-    ("kd_loss", "_backward_kernel", {"SOFT": False, "ROWS": 1, "BLOCK": 4096}, {}, 8),
-    ("kd_loss_sparse", "_forward_kernel", {"SOFT": False, "ROWS": 1, "BLOCK": 4096, "KEPT": 16}, {}, 8),
-    ("kd_loss_sparse", "_backward_kernel", {"SOFT": False, "ROWS": 1, "BLOCK": 4096, "KEPT": 16}, {}, 8),
-    ("teacher_head_kd", "_partial_kernel", {"MOMENTS": False, **TILE}, {}, 8),
-    ("teacher_head_kd", "_merge_kernel", {"ROWS": 64}, {}, 4),
-    ("teacher_head_kd", "_backward_kernel", {"SOFT": False, **TILE}, {}, 8),
-    ("normalize", "_normalize_kernel", {"CHANNELS": 3, "BLOCK": 1024}, {}, 4),
+    ("dense", "_backward_kernel", {"SOFT": False, "ROWS": 1, "BLOCK": 4096}, {}, 8),
+    ("topk", "_forward_kernel", {"SOFT": False, "ROWS": 1, "BLOCK": 4096, "KEPT": 16}, {}, 8),
+    ("topk", "_backward_kernel", {"SOFT": False, "ROWS": 1, "BLOCK": 4096, "KEPT": 16}, {}, 8),
+    ("last_layer", "_partial_kernel", {"MOMENTS": False, **TILE}, {}, 8),
+    ("last_layer", "_merge_kernel", {"ROWS": 64}, {}, 4),
+    ("last_layer", "_backward_kernel", {"SOFT": False, **TILE}, {}, 8),
+    ("normalization", "_normalize_kernel", {"CHANNELS": 3, "BLOCK": 1024}, {}, 4),
 ]  # fmt: skip
 
 
