@@ -76,13 +76,9 @@ def resolve_backend(name: str, device: torch.device | str, dtype: torch.dtype) -
 
 
 @constant_when_compiled
+@cache
 def resolved_name(name: str, device_type: str, dtype: torch.dtype) -> str:
     """`resolve_backend(...).name`, a constant to `torch.compile`: the look for packages must not be traced."""
-    return _resolved_name(name, device_type, dtype)
-
-
-@cache
-def _resolved_name(name: str, device_type: str, dtype: torch.dtype) -> str:
     return resolve_backend(name, device_type, dtype).name
 
 

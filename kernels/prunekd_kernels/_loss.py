@@ -27,7 +27,6 @@ from ._inputs import Inputs
 from ._reference import TeacherDistribution, reference_loss
 from ._stats import KDStats, reference_stats, unpack_stats
 
-
 # `Inputs` for an operator, whose arguments are flat; a tensor, where given, takes the place of the number.
 _SCHEMA = (
     "Tensor student, Tensor labels, Tensor? weight, Tensor? class_scale, Tensor? alpha_tensor, "

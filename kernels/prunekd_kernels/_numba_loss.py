@@ -7,7 +7,7 @@ A teacher is a NamedTuple of what its rows are read from, or None. Its type choo
 implementations of `teacher_terms` and `write_gradient`, which stand beside it.
 """
 
-# mypy: disallow-untyped-defs=False
+# mypy: disallow-untyped-defs=False, disable-error-code="call-arg"
 
 from collections.abc import Callable
 from typing import Any
@@ -187,12 +187,12 @@ def _gradient_without_teacher(teacher, i, row, label, temperature, factors, row_
         store(grad, g + y, factor * exp(load(zs, s + y) - top) - c_0 - c_q)
 
 
-@overload(teacher_terms)
+@overload(teacher_terms, jit_options={"forceinline": True})
 def _terms(teacher, i, last, row, label, temperature, row_stats):
     return _terms_without_teacher if isinstance(teacher, types.NoneType) else None
 
 
-@overload(write_gradient)
+@overload(write_gradient, jit_options={"forceinline": True})
 def _write(teacher, i, row, label, temperature, factors, row_stats, grad):
     return _gradient_without_teacher if isinstance(teacher, types.NoneType) else None
 

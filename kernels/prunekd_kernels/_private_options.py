@@ -1,21 +1,25 @@
 """Every private option of Numba, llvmlite and PyTorch that this package relies on, in one place.
 
-| option | of | what it does here | if a release drops it |
-|---|---|---|---|
-| `_nrt=False` | Numba | compiles without reference counts on arrays | `jit_without_reference_counts` raises |
-| numba.core's calls | Numba | one compiled function calls another inside an intrinsic | `call_compiled` raises |
-| `set.add(attributes)` | llvmlite | gives a function an LLVM attribute unknown to llvmlite | `prefer_wide_vectors` raises |
-| `_dynamo_marked_constant` | PyTorch | a call's result is a constant of the compiled graph | graph break, error with `fullgraph=True` |
+- `_nrt=False` of `numba.njit` compiles without reference counts on arrays: `jit_without_reference_counts`.
+- Methods of numba.core let an intrinsic call a jitted function: `compiled_signature`, `call_compiled`.
+- `set.add` gives an LLVM function an attribute that llvmlite does not know: `prefer_wide_vectors`.
+- `_dynamo_marked_constant` makes a function's result a constant of a compiled graph: `constant_when_compiled`.
 
-All were seen working with Numba 0.62.1 (llvmlite 0.45.1) and 0.68.1 (llvmlite 0.50.0) and with PyTorch 2.15.0.
-Nothing here imports Numba or llvmlite at the top: importing `prunekd_kernels` must import neither.
+All were seen working with Numba 0.62.1 (llvmlite 0.45.1), Numba 0.68.1 (llvmlite 0.50.0) and PyTorch 2.15.0. Where a
+release drops one, the function here raises `PrivateOptionError`, which names the release and the remedy.
+
+Numba and llvmlite are imported where they are needed: importing `prunekd_kernels` must import neither.
 """
 
 from collections.abc import Callable
+from functools import wraps
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-F = TypeVar("F", bound=Callable[..., Any])
+import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class PrivateOptionError(Exception):
@@ -36,7 +40,8 @@ def jit_without_reference_counts(function: Callable[..., Any], **options: Any) -
 
     if not hasattr(DefaultOptions, "_nrt"):
         raise _missing("numba", "the option _nrt of numba.njit")
-    return numba.njit(_nrt=False, **options)(function)
+    private: dict[str, Any] = {"_nrt": False}
+    return numba.njit(**private, **options)(function)
 
 
 def prefer_wide_vectors(function: Any) -> None:
@@ -79,22 +84,32 @@ def call_compiled(context: Any, builder: Any, kernel: Any, signature: Any, args:
     context.call_internal_no_propagate(builder, compiled.fndesc, signature, args)
 
 
-def constant_when_compiled(function: F) -> F:
+def constant_when_compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Make `torch.compile` call a function while it traces and keep the result as a constant of the graph.
 
-    `torch.compiler.assume_constant_result` does the same, but imports the whole compiler, and Triton with it. A PyTorch
-    that ignores the mark traces into the function: a graph break, and an error with `fullgraph=True`.
+    `torch.compiler.assume_constant_result` does the same, but imports the whole compiler, and Triton with it.
+
+    Raises:
+        PrivateOptionError: (the function returned, and so the compilation) PyTorch ignores the mark and traces into it.
     """
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_dynamo_compiling():
+            raise _missing(
+                "torch", "the mark _dynamo_marked_constant of functions", "torch 2.15 or leave the loss eager"
+            )
+        return function(*args, **kwargs)
+
+    call._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return call
 
 
-def _missing(package: str, what: str) -> PrivateOptionError:
+def _missing(package: str, what: str, remedy: str = "numba 0.62 to 0.68 or pass backend='torch'") -> PrivateOptionError:
     try:
         installed = version(package)
     except PackageNotFoundError:
         installed = "(unknown version)"
     return PrivateOptionError(
-        f"{package} {installed} has no longer {what}, which the CPU kernels need; "
-        "install numba 0.62 to 0.68 or pass backend='torch'"
+        f"{package} {installed} no longer has {what}, which the compiled kernels need; install {remedy}"
     )

@@ -148,8 +148,9 @@ def begin_gradient(
     HAS_TEACHER: tl.constexpr, SOFT: tl.constexpr, HAS_WEIGHT: tl.constexpr, ALPHA_TENSOR: tl.constexpr,
     TEMPERATURE_TENSOR: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """This program's rows, which of them exist, their labels, the student's maximum; 1 / T; and factors of the gradient:
-    of the cross entropy's, of its softmax's, of the divergence's.
+    """This program's rows, which of them exist, their labels, the student's maximum; 1 / T; factors of gradients.
+
+    The factors are the cross entropy's, its softmax's and the divergence's.
     """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     row_ok = row < rows

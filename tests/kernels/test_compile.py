@@ -35,9 +35,7 @@ def test_opcheck(inputs, stats):
     torch.library.opcheck(
         topk.LOSS.registered, (student, labels, weight, None, None, None, *numbers, ids, values, total, None)
     )
-    torch.library.opcheck(
-        last_layer.LOSS.registered, (*common, torch.randn(6, 5), torch.randn(12, 5), torch.randn(12))
-    )
+    torch.library.opcheck(last_layer.LOSS.registered, (*common, torch.randn(6, 5), torch.randn(12, 5), torch.randn(12)))
 
 
 def test_opcheck_normalize():

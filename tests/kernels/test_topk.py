@@ -115,8 +115,6 @@ def test_reference_gradcheck(spread, generator):
 
     def loss(z: torch.Tensor) -> torch.Tensor:
         residual = "spread" if spread else "renormalize"
-        return kd_loss_sparse_reference(
-            z, ids, values, total, labels, alpha=0.5, temperature=2.0, residual=residual
-        )
+        return kd_loss_sparse_reference(z, ids, values, total, labels, alpha=0.5, temperature=2.0, residual=residual)
 
     assert torch.autograd.gradcheck(loss, student)

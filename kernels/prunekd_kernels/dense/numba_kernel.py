@@ -176,11 +176,11 @@ def _dense_gradient(teacher, i, row, label, temperature, factors, row_stats, gra
         store(grad, g + y, _kd_part(zs, s, zt, t, y, tops, inv_t, parts, power) - c_0 - c_q)
 
 
-@overload(teacher_terms)
+@overload(teacher_terms, jit_options={"forceinline": True})
 def _terms(teacher, i, last, row, label, temperature, row_stats):
     return _dense_terms if is_teacher(teacher, DenseTeacher) else None
 
 
-@overload(write_gradient)
+@overload(write_gradient, jit_options={"forceinline": True})
 def _write(teacher, i, row, label, temperature, factors, row_stats, grad):
     return _dense_gradient if is_teacher(teacher, DenseTeacher) else None

@@ -132,11 +132,11 @@ def _topk_gradient(teacher, i, row, label, temperature, factors, row_stats, grad
         store(grad, g + j, part - c_q * target - c_0 - kd * p)
 
 
-@overload(teacher_terms)
+@overload(teacher_terms, jit_options={"forceinline": True})
 def _terms(teacher, i, last, row, label, temperature, row_stats):
     return _topk_terms if is_teacher(teacher, TopKTeacher) else None
 
 
-@overload(write_gradient)
+@overload(write_gradient, jit_options={"forceinline": True})
 def _write(teacher, i, row, label, temperature, factors, row_stats, grad):
     return _topk_gradient if is_teacher(teacher, TopKTeacher) else None
