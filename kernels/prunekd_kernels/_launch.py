@@ -43,17 +43,20 @@ def blocks(length: int, size: int) -> int:
     return -(-length // size)
 
 
-def loss_arguments(inputs: Inputs, stand_in: Tensor) -> dict[str, Any]:
-    """The arguments that every kernel of a loss takes; `stand_in` is any tensor, for what is not there to be read."""
-    student, soft = unit_columns(inputs.student), inputs.labels.dim() == 2
-    labels = unit_columns(inputs.labels) if soft else inputs.labels.contiguous()
-    return {
-        "zs": student, "stride_s": student.stride(0), "labels": labels, "stride_q": labels.stride(0),
-        "weight": stand_in if inputs.weight is None else inputs.weight.contiguous(),
-        "alpha": inputs.alpha, "temperature": inputs.temperature, "smoothing": inputs.label_smoothing,
-        "rows": student.shape[0], "columns": student.shape[1], "SOFT": soft, "HAS_WEIGHT": inputs.weight is not None,
-        "ALPHA_TENSOR": isinstance(inputs.alpha, Tensor), "TEMPERATURE_TENSOR": isinstance(inputs.temperature, Tensor),
-    }  # fmt: skip
+def loss_arguments(inputs: Inputs, stand_in: Tensor) -> tuple[Any, ...]:
+    """The arguments with which every kernel of a loss begins; by position, since Triton takes longer over names.
+
+    They are zs, stride_s, labels, stride_q, weight, alpha, temperature, smoothing, rows, columns, and the constants
+    SOFT, HAS_WEIGHT, ALPHA_TENSOR, TEMPERATURE_TENSOR. `stand_in` is any tensor, for what is not there to be read.
+    """
+    student, labels, weight, _, alpha, temperature, label_smoothing, _ = inputs
+    student, soft = unit_columns(student), labels.dim() == 2
+    labels = unit_columns(labels) if soft else labels.contiguous()
+    return (
+        student, student.stride(0), labels, labels.stride(0), stand_in if weight is None else weight.contiguous(),
+        alpha, temperature, label_smoothing, *student.shape, soft, weight is not None,
+        isinstance(alpha, Tensor), isinstance(temperature, Tensor),
+    )  # fmt: skip
 
 
 def new_results(student: Tensor, num_row_stats: int, want_stats: bool) -> tuple[Tensor, Tensor, Tensor]:

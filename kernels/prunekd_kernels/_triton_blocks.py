@@ -9,22 +9,6 @@ kept relative to the largest value so far, the "base", and rescaled when it grow
 import triton
 import triton.language as tl
 
-from . import _stats
-
-STUDENT_TOP = tl.constexpr(_stats.STUDENT_TOP)
-STUDENT_INV_SUM = tl.constexpr(_stats.STUDENT_INV_SUM)
-STUDENT_INV_SUM_T = tl.constexpr(_stats.STUDENT_INV_SUM_T)
-LABEL_MASS = tl.constexpr(_stats.LABEL_MASS)
-TEACHER_SHIFT = tl.constexpr(_stats.TEACHER_SHIFT)
-TEACHER_INV_SUM = tl.constexpr(_stats.TEACHER_INV_SUM)
-TEACHER_SCALE = tl.constexpr(_stats.TEACHER_SCALE)
-TEACHER_MASS = tl.constexpr(_stats.TEACHER_MASS)
-TEACHER_SHARE = tl.constexpr(_stats.TEACHER_SHARE)
-CORRECT = tl.constexpr(_stats.CORRECT)
-P_Y = tl.constexpr(_stats.P_Y)
-MARGIN = tl.constexpr(_stats.MARGIN)
-EL2N = tl.constexpr(_stats.EL2N)
-
 
 @triton.jit
 def read_scalar(value, IS_TENSOR: tl.constexpr):
@@ -37,15 +21,54 @@ def read_scalar(value, IS_TENSOR: tl.constexpr):
 
 
 @triton.jit
+def stat_place(row_stats, NAME: tl.constexpr, rows, row):
+    """Where a statistic of a row is kept: `_stats`'s numbers by their names.
+
+    They stand here once more because Triton compares each global constant at each launch (1 us), and does not see that
+    a number in another module has changed when it looks for a compiled kernel on disk.
+    """
+    place = row_stats + row
+    if NAME == "STUDENT_TOP":
+        place += 0 * rows
+    elif NAME == "STUDENT_INV_SUM":
+        place += 1 * rows
+    elif NAME == "STUDENT_INV_SUM_T":
+        place += 2 * rows
+    elif NAME == "LABEL_MASS":
+        place += 3 * rows
+    elif NAME == "TEACHER_SHIFT":
+        place += 4 * rows
+    elif NAME == "TEACHER_INV_SUM":
+        place += 5 * rows
+    elif NAME == "TEACHER_SCALE":
+        place += 6 * rows
+    elif NAME == "TEACHER_MASS":
+        place += 7 * rows
+    elif NAME == "TEACHER_SHARE":
+        place += 8 * rows
+    elif NAME == "CORRECT":
+        place += 0 * rows
+    elif NAME == "P_Y":
+        place += 1 * rows
+    elif NAME == "MARGIN":
+        place += 2 * rows
+    elif NAME == "EL2N":
+        place += 3 * rows
+    else:
+        tl.static_assert(False, "no such row statistic")
+    return place
+
+
+@triton.jit
 def load_stat(row_stats, NAME: tl.constexpr, rows, row, row_ok):
     """A row statistic by its name."""
-    return tl.load(row_stats + NAME * rows + row, mask=row_ok, other=0.0)
+    return tl.load(stat_place(row_stats, NAME, rows, row), mask=row_ok, other=0.0)
 
 
 @triton.jit
 def store_stat(row_stats, NAME: tl.constexpr, rows, row, row_ok, value):
     """Write a row statistic by its name."""
-    tl.store(row_stats + NAME * rows + row, value, mask=row_ok)
+    tl.store(stat_place(row_stats, NAME, rows, row), value, mask=row_ok)
 
 
 @triton.jit
@@ -132,10 +155,10 @@ def finish_rows(
     if HAS_WEIGHT:
         value = value * tl.load(weight + row, mask=row_ok, other=0.0).to(tl.float32)
     tl.store(loss + row, tl.where(known, value, nan), mask=row_ok)
-    store_stat(row_stats, STUDENT_TOP, rows, row, row_ok, top_s)
-    store_stat(row_stats, STUDENT_INV_SUM, rows, row, row_ok, 1.0 / sum_1)
-    store_stat(row_stats, STUDENT_INV_SUM_T, rows, row, row_ok, 1.0 / sum_s)
-    store_stat(row_stats, LABEL_MASS, rows, row, row_ok, mass)
+    store_stat(row_stats, "STUDENT_TOP", rows, row, row_ok, top_s)
+    store_stat(row_stats, "STUDENT_INV_SUM", rows, row, row_ok, 1.0 / sum_1)
+    store_stat(row_stats, "STUDENT_INV_SUM_T", rows, row, row_ok, 1.0 / sum_s)
+    store_stat(row_stats, "LABEL_MASS", rows, row, row_ok, mass)
     if WANT_STATS:
         store_training_stats(
             stats, rows, row, zs, labels, start_s, start_q, y, top_s, 1.0 / sum_1, row_ok, columns, SOFT, ROWS, BLOCK
@@ -168,9 +191,9 @@ def begin_gradient(
         kd = ce * a * t
         ce = ce * (1.0 - a)
         inv_t = 1.0 / t
-    mass = load_stat(row_stats, LABEL_MASS, rows, row, row_ok)
-    factor_1 = ce * mass * load_stat(row_stats, STUDENT_INV_SUM, rows, row, row_ok)
-    return row, row_ok, y, load_stat(row_stats, STUDENT_TOP, rows, row, row_ok), inv_t, ce, factor_1, kd
+    mass = load_stat(row_stats, "LABEL_MASS", rows, row, row_ok)
+    factor_1 = ce * mass * load_stat(row_stats, "STUDENT_INV_SUM", rows, row, row_ok)
+    return row, row_ok, y, load_stat(row_stats, "STUDENT_TOP", rows, row, row_ok), inv_t, ce, factor_1, kd
 
 
 @triton.jit
@@ -246,10 +269,10 @@ def student_gradient(z, q, top_s, ce, factor_1):
 @triton.jit
 def teacher_gradient(d, w, kd, inv_t, row_stats, rows, row, row_ok):
     """The divergence's gradient, from the student's logits relative to their base and the teacher's logits w."""
-    inv_s = load_stat(row_stats, STUDENT_INV_SUM_T, rows, row, row_ok)
-    top_t = load_stat(row_stats, TEACHER_SHIFT, rows, row, row_ok)
-    inv_t_sum = load_stat(row_stats, TEACHER_INV_SUM, rows, row, row_ok)
-    scale = load_stat(row_stats, TEACHER_SCALE, rows, row, row_ok)
+    inv_s = load_stat(row_stats, "STUDENT_INV_SUM_T", rows, row, row_ok)
+    top_t = load_stat(row_stats, "TEACHER_SHIFT", rows, row, row_ok)
+    inv_t_sum = load_stat(row_stats, "TEACHER_INV_SUM", rows, row, row_ok)
+    scale = load_stat(row_stats, "TEACHER_SCALE", rows, row, row_ok)
     e_t = tl.exp((w * scale[:, None] - top_t[:, None]) * inv_t)
     return (kd * inv_s)[:, None] * tl.exp(d * inv_t) - (kd * inv_t_sum)[:, None] * e_t
 
@@ -280,7 +303,7 @@ def store_training_stats(
             squares += tl.sum(p * p, axis=1)
     z_y = tl.load(zs + start_s + y, mask=row_ok, other=0.0).to(tl.float32)
     correct = ((z_y > best_before) | (y == 0)) & (z_y >= best_after)
-    store_stat(stats, CORRECT, rows, row, row_ok, correct.to(tl.float32))
-    store_stat(stats, P_Y, rows, row, row_ok, tl.exp(z_y - base) * inv_sum)
-    store_stat(stats, MARGIN, rows, row, row_ok, z_y - tl.maximum(best_before, best_after))
-    store_stat(stats, EL2N, rows, row, row_ok, tl.sqrt(squares + rest * rest))
+    store_stat(stats, "CORRECT", rows, row, row_ok, correct.to(tl.float32))
+    store_stat(stats, "P_Y", rows, row, row_ok, tl.exp(z_y - base) * inv_sum)
+    store_stat(stats, "MARGIN", rows, row, row_ok, z_y - tl.maximum(best_before, best_after))
+    store_stat(stats, "EL2N", rows, row, row_ok, tl.sqrt(squares + rest * rest))

@@ -14,9 +14,6 @@ from .._inputs import Inputs
 from .._launch import blocks, device_guard, loss_arguments, new_results, tiling, unit_columns
 from .._stats import DENSE_ROW_STATS
 from .._triton_blocks import (
-    TEACHER_INV_SUM,
-    TEACHER_SCALE,
-    TEACHER_SHIFT,
     begin_gradient,
     begin_rows,
     finish_rows,
@@ -36,10 +33,9 @@ def forward(inputs: Inputs, want_stats: bool) -> tuple[Tensor, Tensor, Tensor]:
     with device_guard(inputs.student):
         if rows:
             _forward_kernel[(blocks(rows, tile.rows),)](
-                **loss_arguments(inputs, loss), **_teacher_arguments(inputs), loss=loss, row_stats=row_stats,
-                stats=stats, class_scale=loss if class_scale is None else class_scale.contiguous(),
-                HAS_SCALE=class_scale is not None, WANT_STATS=want_stats, ROWS=tile.rows, BLOCK=tile.columns,
-                num_warps=tile.warps,
+                *loss_arguments(inputs, loss), *_teacher_arguments(inputs), loss, row_stats, stats,
+                loss if class_scale is None else class_scale.contiguous(), class_scale is not None, want_stats,
+                tile.rows, tile.columns, num_warps=tile.warps,
             )  # fmt: skip
     return loss, row_stats, stats
 
@@ -51,16 +47,17 @@ def backward(grad_loss: Tensor, inputs: Inputs, row_stats: Tensor) -> Tensor:
     with device_guard(inputs.student):
         if rows:
             _backward_kernel[(blocks(rows, tile.rows), blocks(columns, tile.columns))](
-                **loss_arguments(inputs, row_stats), **_teacher_arguments(inputs), grad_loss=grad_loss.contiguous(),
-                row_stats=row_stats, grad=grad, ROWS=tile.rows, BLOCK=tile.columns, num_warps=tile.warps,
+                *loss_arguments(inputs, row_stats), *_teacher_arguments(inputs), grad_loss.contiguous(), row_stats,
+                grad, tile.rows, tile.columns, num_warps=tile.warps,
             )  # fmt: skip
     return grad
 
 
-def _teacher_arguments(inputs: Inputs) -> dict[str, object]:
+def _teacher_arguments(inputs: Inputs) -> tuple[Tensor, int, bool]:
+    """A kernel's zt, stride_t and HAS_TEACHER."""
     (teacher,) = inputs.teacher
     logits = unit_columns(inputs.student if teacher is None else teacher)  # a stand-in is never read
-    return {"zt": logits, "stride_t": logits.stride(0), "HAS_TEACHER": teacher is not None}
+    return logits, logits.stride(0), teacher is not None
 
 
 @triton.jit
@@ -90,13 +87,12 @@ def _teacher_scale(zt, labels, class_scale, start_t, start_q, y, row_ok, columns
     return wanted / tl.sqrt(m2 / (columns - 1))
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit
 def _forward_kernel(
-    zs, stride_s, zt, stride_t, labels, stride_q, weight, class_scale, alpha, temperature, smoothing,
-    loss, row_stats, stats, rows, columns,
-    HAS_TEACHER: tl.constexpr, SOFT: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_SCALE: tl.constexpr,
-    WANT_STATS: tl.constexpr, ALPHA_TENSOR: tl.constexpr, TEMPERATURE_TENSOR: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    zs, stride_s, labels, stride_q, weight, alpha, temperature, smoothing, rows, columns,
+    SOFT: tl.constexpr, HAS_WEIGHT: tl.constexpr, ALPHA_TENSOR: tl.constexpr, TEMPERATURE_TENSOR: tl.constexpr,
+    zt, stride_t, HAS_TEACHER: tl.constexpr, loss, row_stats, stats, class_scale,
+    HAS_SCALE: tl.constexpr, WANT_STATS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, row_ok, y, known, a, t = begin_rows(
         labels, alpha, temperature, rows, columns, SOFT, ALPHA_TENSOR, TEMPERATURE_TENSOR, ROWS
@@ -112,9 +108,9 @@ def _forward_kernel(
     divergence = cross
     if HAS_TEACHER:
         divergence = cross / sum_t * inv_t - tl.log(sum_t) + tl.log(sum_s)
-    store_stat(row_stats, TEACHER_SHIFT, rows, row, row_ok, top_t)
-    store_stat(row_stats, TEACHER_INV_SUM, rows, row, row_ok, 1.0 / sum_t)
-    store_stat(row_stats, TEACHER_SCALE, rows, row, row_ok, scale)
+    store_stat(row_stats, "TEACHER_SHIFT", rows, row, row_ok, top_t)
+    store_stat(row_stats, "TEACHER_INV_SUM", rows, row, row_ok, 1.0 / sum_t)
+    store_stat(row_stats, "TEACHER_SCALE", rows, row, row_ok, scale)
     finish_rows(
         loss, row_stats, stats, weight, zs, start_s, labels, start_q, row, row_ok, y, known,
         top_s, sum_1, sum_s, sum_z, mass, dot, divergence, a, t, smoothing, rows, columns,
@@ -122,12 +118,11 @@ def _forward_kernel(
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit
 def _backward_kernel(
-    grad_loss, zs, stride_s, zt, stride_t, labels, stride_q, weight, row_stats, alpha, temperature, smoothing,
-    grad, rows, columns,
-    HAS_TEACHER: tl.constexpr, SOFT: tl.constexpr, HAS_WEIGHT: tl.constexpr,
-    ALPHA_TENSOR: tl.constexpr, TEMPERATURE_TENSOR: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    zs, stride_s, labels, stride_q, weight, alpha, temperature, smoothing, rows, columns,
+    SOFT: tl.constexpr, HAS_WEIGHT: tl.constexpr, ALPHA_TENSOR: tl.constexpr, TEMPERATURE_TENSOR: tl.constexpr,
+    zt, stride_t, HAS_TEACHER: tl.constexpr, grad_loss, row_stats, grad, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, row_ok, y, top_s, inv_t, ce, factor_1, kd = begin_gradient(
         grad_loss, weight, labels, row_stats, alpha, temperature, rows,

@@ -15,14 +15,9 @@ from torch import Tensor
 
 from .._backends import interpreting
 from .._inputs import Inputs, label_scale
-from .._launch import blocks, device_guard, loss_arguments
-from .._stats import TEACHER_SCALE as TEACHER_SCALE_ROW
+from .._launch import blocks, device_guard, loss_arguments, unit_columns
+from .._stats import TEACHER_SCALE
 from .._triton_blocks import (
-    STUDENT_INV_SUM_T,
-    STUDENT_TOP,
-    TEACHER_INV_SUM,
-    TEACHER_SCALE,
-    TEACHER_SHIFT,
     add_teacher,
     begin_gradient,
     finite_base,
@@ -50,24 +45,26 @@ def forward(inputs: Inputs, want_stats: bool) -> tuple[Tensor, Tensor, Tensor]:
     per_share = blocks(column_tiles, max(1, _PROGRAMS // row_tiles))
     shares = blocks(column_tiles, per_share)
     partial = loss.new_empty((3, shares, rows))
-    common, teacher = loss_arguments(inputs, loss), _teacher_arguments(inputs)
-    scalars = {name: common[name] for name in ("temperature", "TEMPERATURE_TENSOR", "rows")}
+    teacher = _teacher_arguments(inputs)
+    student, _, weight, _, alpha, temperature, _, _ = inputs
+    student, weight = unit_columns(student), loss if weight is None else weight.contiguous()
+    temperature_tensor = isinstance(temperature, Tensor)
 
     def launch(moments: bool) -> None:
         _partial_kernel[(row_tiles, shares)](
-            zs=common["zs"], stride_s=common["stride_s"], **teacher, row_stats=row_stats, partial=partial,
-            columns=columns, per_share=per_share, MOMENTS=moments, **scalars,
+            student, student.stride(0), row_stats, temperature, partial, rows, columns, per_share, moments,
+            temperature_tensor, *teacher, num_warps=_WARPS,
         )  # fmt: skip
 
-    with device_guard(inputs.student):
+    with device_guard(student):
         if inputs.class_scale is not None:
             launch(True)
             wanted = label_scale(inputs.class_scale, inputs.labels)
-            row_stats[TEACHER_SCALE_ROW] = wanted / _merged_std(partial, columns)
+            row_stats[TEACHER_SCALE] = wanted / _merged_std(partial, columns)
         launch(False)
         _merge_kernel[(blocks(rows, _ROWS),)](
-            partial=partial, loss=loss, row_stats=row_stats, weight=common["weight"], alpha=common["alpha"],
-            shares=shares, HAS_WEIGHT=common["HAS_WEIGHT"], ALPHA_TENSOR=common["ALPHA_TENSOR"], ROWS=_ROWS, **scalars,
+            partial, loss, row_stats, weight, alpha, temperature, rows, shares, inputs.weight is not None,
+            isinstance(alpha, Tensor), temperature_tensor, _ROWS,
         )  # fmt: skip
     return loss, row_stats, stats
 
@@ -79,22 +76,22 @@ def backward(grad_loss: Tensor, inputs: Inputs, row_stats: Tensor) -> Tensor:
     with device_guard(inputs.student):
         if rows:
             _backward_kernel[(blocks(rows, _ROWS), blocks(columns, _COLUMNS))](
-                **loss_arguments(inputs, row_stats), **_teacher_arguments(inputs), grad_loss=grad_loss.contiguous(),
-                row_stats=row_stats, grad=grad,
+                *loss_arguments(inputs, row_stats), grad_loss.contiguous(), row_stats, grad,
+                *_teacher_arguments(inputs), num_warps=_WARPS,
             )  # fmt: skip
     return grad
 
 
-def _teacher_arguments(inputs: Inputs) -> dict[str, Any]:
+def _teacher_arguments(inputs: Inputs) -> tuple[Any, ...]:
+    """A kernel's features, head_weight, head_bias, depth, HAS_BIAS, WIDEN, and its tile sizes."""
     features, weight, bias = inputs.teacher
     assert features is not None
     assert weight is not None
     weight = weight.contiguous()
-    return {
-        "features": features.contiguous(), "head_weight": weight, "depth": features.shape[1],
-        "head_bias": weight if bias is None else bias.contiguous(), "HAS_BIAS": bias is not None,
-        "WIDEN": _widen(features), "ROWS": _ROWS, "COLUMNS": _COLUMNS, "DEPTH": _DEPTH, "num_warps": _WARPS,
-    }  # fmt: skip
+    return (
+        features.contiguous(), weight, weight if bias is None else bias.contiguous(), features.shape[1],
+        bias is not None, _widen(features), _ROWS, _COLUMNS, _DEPTH,
+    )  # fmt: skip
 
 
 def _widen(features: Tensor) -> bool:
@@ -132,17 +129,18 @@ def _teacher_tile(features, head_weight, head_bias, row, row_ok, j, j_ok, depth,
     return tile
 
 
-@triton.jit(do_not_specialize=["rows", "per_share"])
+@triton.jit
 def _partial_kernel(
-    zs, stride_s, features, head_weight, head_bias, row_stats, temperature, partial, rows, columns, depth, per_share,
-    MOMENTS: tl.constexpr, HAS_BIAS: tl.constexpr, WIDEN: tl.constexpr, TEMPERATURE_TENSOR: tl.constexpr,
+    zs, stride_s, row_stats, temperature, partial, rows, columns, per_share,
+    MOMENTS: tl.constexpr, TEMPERATURE_TENSOR: tl.constexpr,
+    features, head_weight, head_bias, depth, HAS_BIAS: tl.constexpr, WIDEN: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     row_ok = row < rows
     inv_t = 1.0 / read_scalar(temperature, TEMPERATURE_TENSOR)
-    top_s = load_stat(row_stats, STUDENT_TOP, rows, row, row_ok)
-    scale = load_stat(row_stats, TEACHER_SCALE, rows, row, row_ok)
+    top_s = load_stat(row_stats, "STUDENT_TOP", rows, row, row_ok)
+    scale = load_stat(row_stats, "TEACHER_SCALE", rows, row, row_ok)
     still = tl.zeros((ROWS,), tl.float32)  # the student's maximum is known, so its base does not move
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
@@ -179,7 +177,7 @@ def _partial_kernel(
     tl.store(place + 2 * size, cross, mask=row_ok)
 
 
-@triton.jit(do_not_specialize=["rows", "shares"])
+@triton.jit
 def _merge_kernel(
     partial, loss, row_stats, weight, alpha, temperature, rows, shares,
     HAS_WEIGHT: tl.constexpr, ALPHA_TENSOR: tl.constexpr, TEMPERATURE_TENSOR: tl.constexpr, ROWS: tl.constexpr,
@@ -189,7 +187,7 @@ def _merge_kernel(
     a = read_scalar(alpha, ALPHA_TENSOR)
     t = read_scalar(temperature, TEMPERATURE_TENSOR)
     inv_t = 1.0 / t
-    size = shares.to(tl.int64) * rows
+    size = tl.cast(shares, tl.int64) * rows  # an argument of 1 is a constant, which has no `.to`
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     cross = tl.zeros((ROWS,), tl.float32)
@@ -206,23 +204,23 @@ def _merge_kernel(
         total = total * shrink + share_total * share_shrink
         top = new_top
     total = tl.where(top == float("-inf"), float("nan"), total)
-    log_sum_s = -tl.log(load_stat(row_stats, STUDENT_INV_SUM_T, rows, row, row_ok))
+    log_sum_s = -tl.log(load_stat(row_stats, "STUDENT_INV_SUM_T", rows, row, row_ok))
     divergence = cross / total * inv_t - tl.log(total) + log_sum_s
     value = (1.0 - a) * tl.load(loss + row, mask=row_ok, other=0.0) + a * t * t * divergence
     if HAS_WEIGHT:
         value = value * tl.load(weight + row, mask=row_ok, other=0.0).to(tl.float32)
     tl.store(loss + row, value, mask=row_ok)
-    store_stat(row_stats, TEACHER_SHIFT, rows, row, row_ok, finite_base(top))
-    store_stat(row_stats, TEACHER_INV_SUM, rows, row, row_ok, 1.0 / total)
+    store_stat(row_stats, "TEACHER_SHIFT", rows, row, row_ok, finite_base(top))
+    store_stat(row_stats, "TEACHER_INV_SUM", rows, row, row_ok, 1.0 / total)
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit
 def _backward_kernel(
-    grad_loss, zs, stride_s, features, head_weight, head_bias, labels, stride_q, weight, row_stats,
-    alpha, temperature, smoothing, grad, rows, columns, depth,
-    HAS_BIAS: tl.constexpr, WIDEN: tl.constexpr, SOFT: tl.constexpr, HAS_WEIGHT: tl.constexpr,
-    ALPHA_TENSOR: tl.constexpr, TEMPERATURE_TENSOR: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    zs, stride_s, labels, stride_q, weight, alpha, temperature, smoothing, rows, columns,
+    SOFT: tl.constexpr, HAS_WEIGHT: tl.constexpr, ALPHA_TENSOR: tl.constexpr, TEMPERATURE_TENSOR: tl.constexpr,
+    grad_loss, row_stats, grad,
+    features, head_weight, head_bias, depth, HAS_BIAS: tl.constexpr, WIDEN: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     row, row_ok, y, top_s, inv_t, ce, factor_1, kd = begin_gradient(
         grad_loss, weight, labels, row_stats, alpha, temperature, rows,

@@ -12,12 +12,6 @@ from .._inputs import Inputs, label_scale
 from .._launch import blocks, device_guard, loss_arguments, new_results, tiling
 from .._stats import TOPK_ROW_STATS
 from .._triton_blocks import (
-    STUDENT_INV_SUM_T,
-    TEACHER_INV_SUM,
-    TEACHER_MASS,
-    TEACHER_SCALE,
-    TEACHER_SHARE,
-    TEACHER_SHIFT,
     begin_gradient,
     begin_rows,
     finish_rows,
@@ -39,10 +33,9 @@ def forward(inputs: Inputs, want_stats: bool) -> tuple[Tensor, Tensor, Tensor]:
     with device_guard(inputs.student):
         if rows:
             _forward_kernel[(blocks(rows, tile.rows),)](
-                **loss_arguments(inputs, loss), **_teacher_arguments(inputs), loss=loss, row_stats=row_stats,
-                stats=stats, logsumexp=loss if logsumexp is None else logsumexp.contiguous(),
-                scales=loss if scale is None else scale, SPREAD=logsumexp is not None, HAS_SCALE=scale is not None,
-                WANT_STATS=want_stats, ROWS=tile.rows, BLOCK=tile.columns, num_warps=tile.warps,
+                *loss_arguments(inputs, loss), *_teacher_arguments(inputs), loss, row_stats, stats,
+                loss if logsumexp is None else logsumexp.contiguous(), loss if scale is None else scale,
+                logsumexp is not None, scale is not None, want_stats, tile.rows, tile.columns, num_warps=tile.warps,
             )  # fmt: skip
     return loss, row_stats, stats
 
@@ -54,29 +47,27 @@ def backward(grad_loss: Tensor, inputs: Inputs, row_stats: Tensor) -> Tensor:
     with device_guard(inputs.student):
         if rows:
             _backward_kernel[(blocks(rows, tile.rows),)](
-                **loss_arguments(inputs, row_stats), **_teacher_arguments(inputs), grad_loss=grad_loss.contiguous(),
-                row_stats=row_stats, grad=grad, ROWS=tile.rows, BLOCK=tile.columns, num_warps=tile.warps,
+                *loss_arguments(inputs, row_stats), *_teacher_arguments(inputs), grad_loss.contiguous(), row_stats,
+                grad, tile.rows, tile.columns, num_warps=tile.warps,
             )  # fmt: skip
     return grad
 
 
-def _teacher_arguments(inputs: Inputs) -> dict[str, object]:
+def _teacher_arguments(inputs: Inputs) -> tuple[Tensor, Tensor, int, int]:
+    """A kernel's ids, values, kept and KEPT."""
     ids, logits = inputs.teacher[:2]
     assert ids is not None
     assert logits is not None
     kept = ids.shape[1]
-    return {
-        "ids": ids.contiguous(), "values": logits.contiguous(), "kept": kept, "KEPT": triton.next_power_of_2(kept),
-    }  # fmt: skip
+    return ids.contiguous(), logits.contiguous(), kept, triton.next_power_of_2(kept)
 
 
-@triton.jit(do_not_specialize=["rows", "kept"])
+@triton.jit
 def _forward_kernel(
-    zs, stride_s, ids, values, logsumexp, labels, stride_q, weight, scales, alpha, temperature, smoothing,
-    loss, row_stats, stats, rows, columns, kept,
-    SPREAD: tl.constexpr, SOFT: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_SCALE: tl.constexpr,
-    WANT_STATS: tl.constexpr, ALPHA_TENSOR: tl.constexpr, TEMPERATURE_TENSOR: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr, KEPT: tl.constexpr,
+    zs, stride_s, labels, stride_q, weight, alpha, temperature, smoothing, rows, columns,
+    SOFT: tl.constexpr, HAS_WEIGHT: tl.constexpr, ALPHA_TENSOR: tl.constexpr, TEMPERATURE_TENSOR: tl.constexpr,
+    ids, values, kept, KEPT: tl.constexpr, loss, row_stats, stats, logsumexp, scales, SPREAD: tl.constexpr,
+    HAS_SCALE: tl.constexpr, WANT_STATS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, row_ok, y, known, a, t = begin_rows(
         labels, alpha, temperature, rows, columns, SOFT, ALPHA_TENSOR, TEMPERATURE_TENSOR, ROWS
@@ -114,11 +105,11 @@ def _forward_kernel(
     divergence = tl.sum(tl.where(k_ok, terms, 0.0), axis=1)
     even = missing * tl.log(share) - share * inv_t * (sum_z - columns * top_s)
     divergence += tl.where(share > 0.0, even, 0.0) + (mass_t + missing) * tl.log(sum_s)
-    store_stat(row_stats, TEACHER_SHIFT, rows, row, row_ok, shift)
-    store_stat(row_stats, TEACHER_INV_SUM, rows, row, row_ok, 1.0 / sum_k)
-    store_stat(row_stats, TEACHER_SCALE, rows, row, row_ok, scale)
-    store_stat(row_stats, TEACHER_MASS, rows, row, row_ok, mass_t + missing)
-    store_stat(row_stats, TEACHER_SHARE, rows, row, row_ok, share)
+    store_stat(row_stats, "TEACHER_SHIFT", rows, row, row_ok, shift)
+    store_stat(row_stats, "TEACHER_INV_SUM", rows, row, row_ok, 1.0 / sum_k)
+    store_stat(row_stats, "TEACHER_SCALE", rows, row, row_ok, scale)
+    store_stat(row_stats, "TEACHER_MASS", rows, row, row_ok, mass_t + missing)
+    store_stat(row_stats, "TEACHER_SHARE", rows, row, row_ok, share)
     finish_rows(
         loss, row_stats, stats, weight, zs, start_s, labels, start_q, row, row_ok, y, known,
         top_s, sum_1, sum_s, sum_z, mass, dot, divergence, a, t, smoothing, rows, columns,
@@ -136,24 +127,23 @@ def _entries(zs, start_s, labels, start_q, y, j, ok, top_s, inv_t, ce, factor_1,
     return value + factor_t[:, None] * tl.exp(d * inv_t)
 
 
-@triton.jit(do_not_specialize=["rows", "kept"])
+@triton.jit
 def _backward_kernel(
-    grad_loss, zs, stride_s, ids, values, labels, stride_q, weight, row_stats, alpha, temperature, smoothing,
-    grad, rows, columns, kept,
+    zs, stride_s, labels, stride_q, weight, alpha, temperature, smoothing, rows, columns,
     SOFT: tl.constexpr, HAS_WEIGHT: tl.constexpr, ALPHA_TENSOR: tl.constexpr, TEMPERATURE_TENSOR: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr, KEPT: tl.constexpr,
+    ids, values, kept, KEPT: tl.constexpr, grad_loss, row_stats, grad, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row, row_ok, y, top_s, inv_t, ce, factor_1, kd = begin_gradient(
         grad_loss, weight, labels, row_stats, alpha, temperature, rows,
         True, SOFT, HAS_WEIGHT, ALPHA_TENSOR, TEMPERATURE_TENSOR, ROWS,
     )  # fmt: skip
     start_s, start_q, start_g = row * stride_s, row * stride_q, row * columns
-    mass_t = load_stat(row_stats, TEACHER_MASS, rows, row, row_ok)
-    factor_t = kd * mass_t * load_stat(row_stats, STUDENT_INV_SUM_T, rows, row, row_ok)
-    share = load_stat(row_stats, TEACHER_SHARE, rows, row, row_ok)
-    shift = load_stat(row_stats, TEACHER_SHIFT, rows, row, row_ok)
-    inv_k = load_stat(row_stats, TEACHER_INV_SUM, rows, row, row_ok)
-    scale = load_stat(row_stats, TEACHER_SCALE, rows, row, row_ok)
+    mass_t = load_stat(row_stats, "TEACHER_MASS", rows, row, row_ok)
+    factor_t = kd * mass_t * load_stat(row_stats, "STUDENT_INV_SUM_T", rows, row, row_ok)
+    share = load_stat(row_stats, "TEACHER_SHARE", rows, row, row_ok)
+    shift = load_stat(row_stats, "TEACHER_SHIFT", rows, row, row_ok)
+    inv_k = load_stat(row_stats, "TEACHER_INV_SUM", rows, row, row_ok)
+    scale = load_stat(row_stats, "TEACHER_SCALE", rows, row, row_ok)
     for first in range(0, columns, BLOCK):
         j = first + tl.arange(0, BLOCK)[None, :]
         ok = row_ok[:, None] & (j < columns)
