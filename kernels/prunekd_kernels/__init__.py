@@ -3,7 +3,10 @@
     from prunekd_kernels import kd_loss
     loss = kd_loss(student_logits, teacher_logits, labels, alpha=0.5, temperature=1.0).mean()
 
-Each operation is a folder with a reference in plain PyTorch, a Triton kernel for GPUs and a Numba kernel for CPUs.
+Each operation is a folder with a reference in plain PyTorch, a Triton kernel for GPUs and a Numba kernel for CPUs:
+`dense` (`kd_loss`), `topk` (`kd_loss_sparse`), `last_layer` (`teacher_head_kd`) and `normalization` (`normalize`).
+What the three losses share stands beside the folders: `_loss` (arguments, checks, operators), `_numba_loss` and
+`_triton_loss`.
 Importing this package imports neither Triton nor Numba; the first call that needs one does.
 """
 

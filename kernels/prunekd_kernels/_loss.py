@@ -67,7 +67,8 @@ class DistillationLoss:
     ) -> None:
         self.package, self.check, self.reference = package, check, reference
         self.class_ids, self.weight_name = class_ids, weight_name
-        self._teacher_names = [argument.split()[-1] for argument in teacher.split(", ")]
+        names = [argument.split()[-1] for argument in teacher.split(", ")]
+        self._class_ids_place = None if class_ids is None else names.index(class_ids)
         self._kernels: dict[str, Any] = {}
         self._differentiable = partial(_EagerLoss.apply, self)
         arguments = f"{_SCHEMA}, {teacher}"
@@ -164,8 +165,8 @@ class DistillationLoss:
     def check_values(self, inputs: Inputs) -> None:
         """Raise ValueError for class ids out of range on a CPU; elsewhere looking would synchronise."""
         check_index_values("labels", inputs.labels, inputs.student.shape[1])
-        if self.class_ids is not None:
-            ids = inputs.teacher[self._teacher_names.index(self.class_ids)]
+        if self.class_ids is not None and self._class_ids_place is not None:
+            ids = inputs.teacher[self._class_ids_place]
             assert ids is not None
             check_index_values(self.class_ids, ids, inputs.student.shape[1])
 

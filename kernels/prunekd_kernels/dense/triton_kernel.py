@@ -13,16 +13,8 @@ from torch import Tensor
 from .._inputs import Inputs
 from .._launch import blocks, device_guard, loss_arguments, new_results, tiling, unit_columns
 from .._stats import DENSE_ROW_STATS
-from .._triton_blocks import (
-    begin_gradient,
-    begin_rows,
-    finish_rows,
-    label_part,
-    store_stat,
-    student_gradient,
-    teacher_gradient,
-    walk_rows,
-)
+from .._triton_blocks import label_part, store_stat
+from .._triton_loss import begin_gradient, begin_rows, finish_rows, student_gradient, teacher_gradient, walk_rows
 
 
 def forward(inputs: Inputs, want_stats: bool) -> tuple[Tensor, Tensor, Tensor]:

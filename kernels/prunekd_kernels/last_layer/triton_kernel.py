@@ -17,17 +17,8 @@ from .._backends import interpreting
 from .._inputs import Inputs, label_scale
 from .._launch import blocks, device_guard, loss_arguments, unit_columns
 from .._stats import TEACHER_SCALE
-from .._triton_blocks import (
-    add_teacher,
-    begin_gradient,
-    finite_base,
-    label_part,
-    load_stat,
-    read_scalar,
-    store_stat,
-    student_gradient,
-    teacher_gradient,
-)
+from .._triton_blocks import add_teacher, finite_base, label_part, load_stat, read_scalar, store_stat
+from .._triton_loss import begin_gradient, student_gradient, teacher_gradient
 from ..dense import triton_kernel as dense
 
 _ROWS, _COLUMNS, _DEPTH, _WARPS = 64, 128, 32, 8

@@ -11,16 +11,8 @@ from torch import Tensor
 from .._inputs import Inputs, label_scale
 from .._launch import blocks, device_guard, loss_arguments, new_results, tiling
 from .._stats import TOPK_ROW_STATS
-from .._triton_blocks import (
-    begin_gradient,
-    begin_rows,
-    finish_rows,
-    label_part,
-    load_stat,
-    store_stat,
-    student_gradient,
-    walk_rows,
-)
+from .._triton_blocks import label_part, load_stat, store_stat
+from .._triton_loss import begin_gradient, begin_rows, finish_rows, student_gradient, walk_rows
 
 
 def forward(inputs: Inputs, want_stats: bool) -> tuple[Tensor, Tensor, Tensor]:
