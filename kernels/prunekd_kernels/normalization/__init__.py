@@ -1,12 +1,12 @@
 """Pixels to network input: subtract the mean, divide by the std, mirror, convert, in one pass."""
 
 from collections.abc import Sequence
+from importlib import import_module
 
 import torch
 from torch import Tensor
 
 from .._backends import Backend, resolved_name
-from .op import normalize_op
 from .reference import normalize_reference
 
 __all__ = ["normalize"]
@@ -69,4 +69,24 @@ def normalize(
     name = resolved_name(backend, images.device.type, images.dtype)
     if name == "torch":
         return normalize_reference(images, mean, std, flip, dtype)
-    return normalize_op(images, list(mean), list(std), flip, dtype, name)
+    # an operator is for tracing: in eager mode its way through PyTorch's dispatcher, in Python, costs time
+    traced = torch.compiler.is_compiling() or type(images) is not Tensor
+    run = registered if traced else _run
+    return run(images, list(mean), list(std), flip, dtype, name)
+
+
+def _run(
+    images: Tensor, mean: list[float], std: list[float], flip: Tensor | None, dtype: torch.dtype, backend: str
+) -> Tensor:
+    return import_module(f"{__name__}.{backend}_kernel").forward(images, mean, std, flip, dtype)
+
+
+# uint8 pixels carry no gradient, so there is no formula for one
+registered = torch.library.custom_op("prunekd::normalize", _run, mutates_args=())
+
+
+@registered.register_fake
+def _(
+    images: Tensor, mean: list[float], std: list[float], flip: Tensor | None, dtype: torch.dtype, backend: str
+) -> Tensor:
+    return images.new_empty(images.shape, dtype=dtype).permute(0, 3, 1, 2)

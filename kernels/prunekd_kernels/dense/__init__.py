@@ -5,54 +5,29 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from .._backends import Backend, resolved_name
-from .._checks import (
-    check_classes,
-    check_device,
-    check_index_values,
-    check_labels,
-    check_logits,
-    check_rows,
-    check_scalars,
-)
-from .._scalars import split
-from .._stats import KDStats, reference_stats, unpack_stats
-from .op import kd_loss_op
-from .reference import kd_loss_reference
+from .._backends import Backend
+from .._checks import check_device, check_logits
+from .._loss import DistillationLoss, result
+from .._stats import DENSE_ROW_STATS, KDStats
+from .reference import teacher_distribution
 
 __all__ = ["kd_loss"]
 
 
 @overload
 def kd_loss(
-    student_logits: Tensor,
-    teacher_logits: Tensor | None,
-    labels: Tensor,
-    *,
-    alpha: float | Tensor,
-    temperature: float | Tensor,
-    label_smoothing: float = ...,
-    weight: Tensor | None = ...,
-    class_scale: Tensor | None = ...,
-    stats: Literal[False] = ...,
-    backend: Backend = ...,
-) -> Tensor: ...
+    student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor, *, alpha: float | Tensor,
+    temperature: float | Tensor, label_smoothing: float = ..., weight: Tensor | None = ...,
+    class_scale: Tensor | None = ..., stats: Literal[False] = ..., backend: Backend = ...,
+) -> Tensor: ...  # fmt: skip
 
 
 @overload
 def kd_loss(
-    student_logits: Tensor,
-    teacher_logits: Tensor | None,
-    labels: Tensor,
-    *,
-    alpha: float | Tensor,
-    temperature: float | Tensor,
-    label_smoothing: float = ...,
-    weight: Tensor | None = ...,
-    class_scale: Tensor | None = ...,
-    stats: Literal[True],
-    backend: Backend = ...,
-) -> tuple[Tensor, KDStats]: ...
+    student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor, *, alpha: float | Tensor,
+    temperature: float | Tensor, label_smoothing: float = ..., weight: Tensor | None = ...,
+    class_scale: Tensor | None = ..., stats: Literal[True], backend: Backend = ...,
+) -> tuple[Tensor, KDStats]: ...  # fmt: skip
 
 
 def kd_loss(
@@ -98,39 +73,21 @@ def kd_loss(
             device-side assertion fires ("torch").
         BackendUnavailableError: `backend` names one that cannot run here.
     """
-    check_logits("student_logits", student_logits)
-    check_labels(labels, student_logits)
-    check_rows("weight", weight, student_logits)
-    check_scalars(alpha, temperature, label_smoothing)
-    _check_teacher(student_logits, teacher_logits, class_scale, alpha)
-    dtype = student_logits.dtype
-    if torch.float64 in (teacher_logits.dtype if teacher_logits is not None else None, dtype):
-        dtype = torch.float64
-    name = resolved_name(backend, student_logits.device.type, dtype)
-    if name == "torch":
-        if not torch.compiler.is_compiling():
-            check_index_values("labels", labels, student_logits.shape[1])
-        loss = kd_loss_reference(
-            student_logits, teacher_logits, labels, alpha=alpha, temperature=temperature,
-            label_smoothing=label_smoothing, weight=weight, class_scale=class_scale,
-        )  # fmt: skip
-        return (loss, reference_stats(student_logits.to(loss.dtype), labels)) if stats else loss
-    alpha_tensor, alpha_number = split(alpha, student_logits.device)
-    temperature_tensor, temperature_number = split(temperature, student_logits.device)
-    loss, _, packed = kd_loss_op(
-        student_logits, teacher_logits, labels, weight, class_scale, alpha_tensor, temperature_tensor,
-        alpha_number, temperature_number, label_smoothing, stats, name,
-    )  # fmt: skip
-    return (loss, unpack_stats(packed)) if stats else loss
+    run, arguments = LOSS.prepare(
+        student_logits, labels, weight, class_scale, alpha, temperature, label_smoothing, stats, backend, teacher_logits
+    )
+    return result(*run(*arguments), stats)
 
 
-def _check_teacher(student: Tensor, teacher: Tensor | None, class_scale: Tensor | None, alpha: float | Tensor) -> None:
+def _check_teacher(
+    student: Tensor, alpha: float | Tensor, class_scale: Tensor | None, teacher: Tensor | None
+) -> torch.dtype | None:
     if teacher is None:
         if isinstance(alpha, Tensor) or alpha != 0.0:
             raise ValueError(f"alpha={alpha} weighs a KD term, but teacher_logits is None; pass alpha=0.0 or a teacher")
         if class_scale is not None:
             raise ValueError("class_scale reshapes the teacher's logits, but teacher_logits is None")
-        return
+        return None
     check_logits("teacher_logits", teacher)
     if teacher.shape != student.shape:
         raise ValueError(
@@ -138,4 +95,9 @@ def _check_teacher(student: Tensor, teacher: Tensor | None, class_scale: Tensor 
             "the teacher must know the same classes"
         )
     check_device("teacher_logits", teacher, student)
-    check_classes("class_scale", class_scale, student)
+    return teacher.dtype
+
+
+LOSS = DistillationLoss(
+    "kd_loss", __name__, "Tensor? teacher", _check_teacher, teacher_distribution, row_stats=DENSE_ROW_STATS
+)

@@ -5,20 +5,11 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from .._backends import Backend, resolved_name
-from .._checks import (
-    check_classes,
-    check_device,
-    check_index_values,
-    check_labels,
-    check_logits,
-    check_rows,
-    check_scalars,
-)
-from .._scalars import split
-from .._stats import KDStats, reference_stats, unpack_stats
-from .op import kd_loss_sparse_op
-from .reference import kd_loss_sparse_reference
+from .._backends import Backend
+from .._checks import check_device, check_rows
+from .._loss import DistillationLoss, result
+from .._stats import TOPK_ROW_STATS, KDStats
+from .reference import teacher_distribution
 
 __all__ = ["kd_loss_sparse"]
 
@@ -27,42 +18,20 @@ Residual = Literal["renormalize", "spread"]
 
 @overload
 def kd_loss_sparse(
-    student_logits: Tensor,
-    topk_ids: Tensor,
-    topk_logits: Tensor,
-    logsumexp: Tensor | None,
-    labels: Tensor,
-    *,
-    alpha: float | Tensor,
-    temperature: float | Tensor,
-    residual: Residual = ...,
-    label_smoothing: float = ...,
-    weight: Tensor | None = ...,
-    class_scale: Tensor | None = ...,
-    teacher_std: Tensor | None = ...,
-    stats: Literal[False] = ...,
-    backend: Backend = ...,
-) -> Tensor: ...
+    student_logits: Tensor, topk_ids: Tensor, topk_logits: Tensor, logsumexp: Tensor | None, labels: Tensor, *,
+    alpha: float | Tensor, temperature: float | Tensor, residual: Residual = ..., label_smoothing: float = ...,
+    weight: Tensor | None = ..., class_scale: Tensor | None = ..., teacher_std: Tensor | None = ...,
+    stats: Literal[False] = ..., backend: Backend = ...,
+) -> Tensor: ...  # fmt: skip
 
 
 @overload
 def kd_loss_sparse(
-    student_logits: Tensor,
-    topk_ids: Tensor,
-    topk_logits: Tensor,
-    logsumexp: Tensor | None,
-    labels: Tensor,
-    *,
-    alpha: float | Tensor,
-    temperature: float | Tensor,
-    residual: Residual = ...,
-    label_smoothing: float = ...,
-    weight: Tensor | None = ...,
-    class_scale: Tensor | None = ...,
-    teacher_std: Tensor | None = ...,
-    stats: Literal[True],
-    backend: Backend = ...,
-) -> tuple[Tensor, KDStats]: ...
+    student_logits: Tensor, topk_ids: Tensor, topk_logits: Tensor, logsumexp: Tensor | None, labels: Tensor, *,
+    alpha: float | Tensor, temperature: float | Tensor, residual: Residual = ..., label_smoothing: float = ...,
+    weight: Tensor | None = ..., class_scale: Tensor | None = ..., teacher_std: Tensor | None = ...,
+    stats: Literal[True], backend: Backend = ...,
+) -> tuple[Tensor, KDStats]: ...  # fmt: skip
 
 
 def kd_loss_sparse(
@@ -108,45 +77,23 @@ def kd_loss_sparse(
             also labels or ids outside [0, C). On a GPU such a row's loss and gradient are NaN.
         BackendUnavailableError: `backend` names one that cannot run here.
     """
-    check_logits("student_logits", student_logits)
-    check_labels(labels, student_logits)
-    check_rows("weight", weight, student_logits)
-    check_scalars(alpha, temperature, label_smoothing)
-    _check_topk(student_logits, topk_ids, topk_logits)
     _check_residual(student_logits, residual, logsumexp, class_scale, teacher_std)
-    total = logsumexp if residual == "spread" else None
-    dtype = torch.float64 if topk_logits.dtype == torch.float64 else student_logits.dtype
-    name = resolved_name(backend, student_logits.device.type, dtype)
-    if name == "torch":
-        if not torch.compiler.is_compiling():
-            check_index_values("labels", labels, student_logits.shape[1])
-            check_index_values("topk_ids", topk_ids, student_logits.shape[1])
-        loss = kd_loss_sparse_reference(
-            student_logits, topk_ids, topk_logits, total, labels, alpha=alpha, temperature=temperature,
-            label_smoothing=label_smoothing, weight=weight, class_scale=class_scale, teacher_std=teacher_std,
-        )  # fmt: skip
-        return (loss, reference_stats(student_logits.to(loss.dtype), labels)) if stats else loss
-    scale = None
-    if class_scale is not None and teacher_std is not None:
-        if not torch.compiler.is_compiling():
-            check_index_values("labels", labels, student_logits.shape[1])
-        wanted = labels.to(class_scale.dtype) @ class_scale if labels.dim() == 2 else _lookup(class_scale, labels)
-        scale = wanted / teacher_std
-    alpha_tensor, alpha_number = split(alpha, student_logits.device)
-    temperature_tensor, temperature_number = split(temperature, student_logits.device)
-    loss, _, packed = kd_loss_sparse_op(
-        student_logits, topk_ids, topk_logits, total, labels, weight, scale, alpha_tensor, temperature_tensor,
-        alpha_number, temperature_number, label_smoothing, stats, name,
+    run, arguments = LOSS.prepare(
+        student_logits, labels, weight, class_scale, alpha, temperature, label_smoothing, stats, backend,
+        topk_ids, topk_logits, logsumexp if residual == "spread" else None, teacher_std,
     )  # fmt: skip
-    return (loss, unpack_stats(packed)) if stats else loss
+    return result(*run(*arguments), stats)
 
 
-def _lookup(class_scale: Tensor, labels: Tensor) -> Tensor:
-    """class_scale[labels] without a device-side assertion for labels out of range: the kernel makes those rows NaN."""
-    return class_scale[labels.long().clamp(0, class_scale.shape[0] - 1)]
-
-
-def _check_topk(student: Tensor, ids: Tensor, logits: Tensor) -> None:
+def _check_topk(
+    student: Tensor,
+    alpha: float | Tensor,
+    class_scale: Tensor | None,
+    ids: Tensor,
+    logits: Tensor,
+    logsumexp: Tensor | None,
+    teacher_std: Tensor | None,
+) -> torch.dtype:
     rows, columns = student.shape
     if ids.dim() != 2 or ids.shape[0] != rows or not 1 <= ids.shape[1] <= columns:
         raise ValueError(f"topk_ids have shape {tuple(ids.shape)}; expected ({rows}, K) with 1 <= K <= {columns}")
@@ -159,6 +106,7 @@ def _check_topk(student: Tensor, ids: Tensor, logits: Tensor) -> None:
         )
     check_device("topk_ids", ids, student)
     check_device("topk_logits", logits, student)
+    return logits.dtype
 
 
 def _check_residual(
@@ -176,4 +124,9 @@ def _check_residual(
                          "use residual='renormalize'")  # fmt: skip
     check_rows("logsumexp", logsumexp, student)
     check_rows("teacher_std", teacher_std, student)
-    check_classes("class_scale", class_scale, student)
+
+
+LOSS = DistillationLoss(
+    "kd_loss_sparse", __name__, "Tensor topk_ids, Tensor topk_logits, Tensor? logsumexp, Tensor? teacher_std",
+    _check_topk, teacher_distribution, row_stats=TOPK_ROW_STATS, class_ids="topk_ids",
+)  # fmt: skip

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from .._numba_math import STRICT, flat_view, jit, store
-from .._parallel import open_region, run_rows
+from .._parallel import open_region, planned
 
 
 def forward(images: Tensor, mean: list[float], std: list[float], flip: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -18,8 +18,9 @@ def forward(images: Tensor, mean: list[float], std: list[float], flip: Tensor | 
     shift = np.tile((-np.asarray(mean) / np.asarray(std)).astype(np.float32), width)
     mirrored = np.zeros(batch, np.bool_) if flip is None else flip.contiguous().numpy()
     turned = np.empty((batch, width * channels), np.uint8)  # room for a mirrored row of each image
-    run_rows(
-        _normalize_images, _normalize_team, batch, height * width * channels, height, width, channels,
+    call = planned(_normalize_entry, batch, height * width * channels)
+    call.run(
+        *call.plan, height, width, channels,
         images.reshape(-1).numpy(), scale, shift, mirrored, turned.reshape(-1), flat_view(out.reshape(-1)),
     )  # fmt: skip
     return out.permute(0, 3, 1, 2)
@@ -52,5 +53,5 @@ def _normalize_images(first, last, height, width, channels, pixels, scale, shift
 
 
 @jit(STRICT)
-def _normalize_team(args, num_rows, chunk, size, gomp_parallel):
-    open_region(_normalize_images, args, num_rows, chunk, size, gomp_parallel)
+def _normalize_entry(first, last, chunk, size, gomp_parallel, *args):
+    open_region(_normalize_images, args, first, last, chunk, size, gomp_parallel)

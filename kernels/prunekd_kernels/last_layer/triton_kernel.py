@@ -6,115 +6,88 @@ Backward multiplies once more and writes the gradient of each tile. `class_scale
 softmax, hence one more product. The classes are split because a batch has too few row tiles to fill a GPU.
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .._backends import interpreting
-from .._launch import blocks, device_guard, unit_columns
-from .._triton_blocks import add_teacher, finite_base, label_part, read_scalar, student_gradient, teacher_gradient
-from ..kd_loss import triton_kernel as dense
+from .._inputs import Inputs, label_scale
+from .._launch import blocks, device_guard, loss_arguments, unit_columns
+from .._stats import TEACHER_SCALE
+from .._triton_blocks import add_teacher, finite_base, label_part, load_stat, read_scalar, store_stat
+from .._triton_loss import begin_gradient, student_gradient, teacher_gradient
+from ..dense import triton_kernel as dense
 
 _ROWS, _COLUMNS, _DEPTH, _WARPS = 64, 128, 32, 8
 _PROGRAMS = 512  # about four for each multiprocessor of a large GPU
 
 
-def forward(
-    student: Tensor,
-    features: Tensor,
-    head_weight: Tensor,
-    head_bias: Tensor | None,
-    labels: Tensor,
-    weight: Tensor | None,
-    class_scale: Tensor | None,
-    alpha: float | Tensor,
-    temperature: float | Tensor,
-    label_smoothing: float,
-    want_stats: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return loss (B,), row statistics (dense.ROW_STATS, B) and training statistics (4, B) or (4, 0), all float32."""
-    student = unit_columns(student)
-    loss, row_stats, stats = dense.forward(
-        student, None, labels, None, None, alpha, temperature, label_smoothing, want_stats
-    )
-    rows, columns = student.shape
+def forward(inputs: Inputs, want_stats: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return loss (B,), row statistics (DENSE_ROW_STATS, B) and training statistics (4, B) or (4, 0), all float32."""
+    alone = inputs._replace(teacher=(None,), weight=None, class_scale=None, alpha=0.0)
+    loss, row_stats, stats = dense.forward(alone, want_stats)
+    rows, columns = inputs.student.shape
     if rows == 0:
         return loss, row_stats, stats
-    features, head_weight = features.contiguous(), head_weight.contiguous()
     row_tiles, column_tiles = blocks(rows, _ROWS), blocks(columns, _COLUMNS)
     per_share = blocks(column_tiles, max(1, _PROGRAMS // row_tiles))
     shares = blocks(column_tiles, per_share)
-    partial = student.new_empty((3, shares, rows), dtype=torch.float32)
+    partial = loss.new_empty((3, shares, rows))
+    teacher = _teacher_arguments(inputs)
+    student, _, weight, _, alpha, temperature, _, _ = inputs
+    student, weight = unit_columns(student), loss if weight is None else weight.contiguous()
+    temperature_tensor = isinstance(temperature, Tensor)
 
     def launch(moments: bool) -> None:
         _partial_kernel[(row_tiles, shares)](
-            student, student.stride(0), features, head_weight,
-            head_weight if head_bias is None else head_bias.contiguous(),
-            row_stats, temperature, partial, rows, columns, features.shape[1], per_share,
-            MOMENTS=moments, HAS_BIAS=head_bias is not None, WIDEN=_widen(features),
-            TEMPERATURE_TENSOR=isinstance(temperature, Tensor), ROWS=_ROWS, COLUMNS=_COLUMNS, DEPTH=_DEPTH,
-            num_warps=_WARPS,
+            student, student.stride(0), row_stats, temperature, partial, rows, columns, per_share, moments,
+            temperature_tensor, *teacher, num_warps=_WARPS,
         )  # fmt: skip
 
     with device_guard(student):
-        if class_scale is not None:
+        if inputs.class_scale is not None:
             launch(True)
-            row_stats[5] = _wanted_std(class_scale, labels) / _merged_std(partial, columns)
+            wanted = label_scale(inputs.class_scale, inputs.labels)
+            row_stats[TEACHER_SCALE] = wanted / _merged_std(partial, columns)
         launch(False)
         _merge_kernel[(blocks(rows, _ROWS),)](
-            partial, loss, row_stats, loss if weight is None else weight.contiguous(), alpha, temperature, rows, shares,
-            HAS_WEIGHT=weight is not None, ALPHA_TENSOR=isinstance(alpha, Tensor),
-            TEMPERATURE_TENSOR=isinstance(temperature, Tensor), ROWS=_ROWS,
+            partial, loss, row_stats, weight, alpha, temperature, rows, shares, inputs.weight is not None,
+            isinstance(alpha, Tensor), temperature_tensor, _ROWS,
         )  # fmt: skip
     return loss, row_stats, stats
 
 
-def backward(
-    grad_loss: Tensor,
-    student: Tensor,
-    features: Tensor,
-    head_weight: Tensor,
-    head_bias: Tensor | None,
-    labels: Tensor,
-    weight: Tensor | None,
-    row_stats: Tensor,
-    alpha: float | Tensor,
-    temperature: float | Tensor,
-    label_smoothing: float,
-) -> Tensor:
+def backward(grad_loss: Tensor, inputs: Inputs, row_stats: Tensor) -> Tensor:
     """Return the gradient of sum(grad_loss * loss) by the student's logits, (B, C) in their dtype, contiguous."""
-    rows, columns = student.shape
-    grad = student.new_empty((rows, columns))
-    if rows == 0:
-        return grad
-    student, soft = unit_columns(student), labels.dim() == 2
-    labels = unit_columns(labels) if soft else labels.contiguous()
-    features, head_weight = features.contiguous(), head_weight.contiguous()
-    with device_guard(student):
-        _backward_kernel[(blocks(rows, _ROWS), blocks(columns, _COLUMNS))](
-            grad_loss.contiguous(), student, student.stride(0), features, head_weight,
-            head_weight if head_bias is None else head_bias.contiguous(), labels, labels.stride(0),
-            row_stats if weight is None else weight.contiguous(), row_stats,
-            alpha, temperature, label_smoothing, grad, rows, columns, features.shape[1],
-            HAS_BIAS=head_bias is not None, WIDEN=_widen(features), SOFT=soft, HAS_WEIGHT=weight is not None,
-            ALPHA_TENSOR=isinstance(alpha, Tensor), TEMPERATURE_TENSOR=isinstance(temperature, Tensor),
-            ROWS=_ROWS, COLUMNS=_COLUMNS, DEPTH=_DEPTH, num_warps=_WARPS,
-        )  # fmt: skip
+    rows, columns = inputs.student.shape
+    grad = inputs.student.new_empty((rows, columns))
+    with device_guard(inputs.student):
+        if rows:
+            _backward_kernel[(blocks(rows, _ROWS), blocks(columns, _COLUMNS))](
+                *loss_arguments(inputs, row_stats), grad_loss.contiguous(), row_stats, grad,
+                *_teacher_arguments(inputs), num_warps=_WARPS,
+            )  # fmt: skip
     return grad
+
+
+def _teacher_arguments(inputs: Inputs) -> tuple[Any, ...]:
+    """A kernel's features, head_weight, head_bias, depth, HAS_BIAS, WIDEN, and its tile sizes."""
+    features, weight, bias = inputs.teacher
+    assert features is not None
+    assert weight is not None
+    weight = weight.contiguous()
+    return (
+        features.contiguous(), weight, weight if bias is None else bias.contiguous(), features.shape[1],
+        bias is not None, _widen(features), _ROWS, _COLUMNS, _DEPTH,
+    )  # fmt: skip
 
 
 def _widen(features: Tensor) -> bool:
     """Triton's interpreter holds a bfloat16 as an integer and would multiply those; a GPU has no such need."""
     return interpreting() and features.dtype == torch.bfloat16
-
-
-def _wanted_std(class_scale: Tensor, labels: Tensor) -> Tensor:
-    if labels.dim() == 2:
-        return labels.float() @ class_scale.float()
-    return class_scale.float()[
-        labels.long().clamp(0, class_scale.shape[0] - 1)
-    ]  # rows with unknown labels are NaN anyway
 
 
 def _merged_std(partial: Tensor, columns: int) -> Tensor:
@@ -149,15 +122,16 @@ def _teacher_tile(features, head_weight, head_bias, row, row_ok, j, j_ok, depth,
 
 @triton.jit
 def _partial_kernel(
-    zs, stride_s, features, head_weight, head_bias, row_stats, temperature, partial, rows, columns, depth, per_share,
-    MOMENTS: tl.constexpr, HAS_BIAS: tl.constexpr, WIDEN: tl.constexpr, TEMPERATURE_TENSOR: tl.constexpr,
+    zs, stride_s, row_stats, temperature, partial, rows, columns, per_share,
+    MOMENTS: tl.constexpr, TEMPERATURE_TENSOR: tl.constexpr,
+    features, head_weight, head_bias, depth, HAS_BIAS: tl.constexpr, WIDEN: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     row_ok = row < rows
     inv_t = 1.0 / read_scalar(temperature, TEMPERATURE_TENSOR)
-    top_s = tl.load(row_stats + row, mask=row_ok, other=0.0)
-    scale = tl.load(row_stats + 5 * rows + row, mask=row_ok, other=1.0)
+    top_s = load_stat(row_stats, "STUDENT_TOP", rows, row, row_ok)
+    scale = load_stat(row_stats, "TEACHER_SCALE", rows, row, row_ok)
     still = tl.zeros((ROWS,), tl.float32)  # the student's maximum is known, so its base does not move
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
@@ -204,7 +178,7 @@ def _merge_kernel(
     a = read_scalar(alpha, ALPHA_TENSOR)
     t = read_scalar(temperature, TEMPERATURE_TENSOR)
     inv_t = 1.0 / t
-    size = shares.to(tl.int64) * rows
+    size = tl.cast(shares, tl.int64) * rows  # an argument of 1 is a constant, which has no `.to`
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     cross = tl.zeros((ROWS,), tl.float32)
@@ -221,42 +195,36 @@ def _merge_kernel(
         total = total * shrink + share_total * share_shrink
         top = new_top
     total = tl.where(top == float("-inf"), float("nan"), total)
-    log_sum_s = -tl.log(tl.load(row_stats + 2 * rows + row, mask=row_ok, other=1.0))
+    log_sum_s = -tl.log(load_stat(row_stats, "STUDENT_INV_SUM_T", rows, row, row_ok))
     divergence = cross / total * inv_t - tl.log(total) + log_sum_s
     value = (1.0 - a) * tl.load(loss + row, mask=row_ok, other=0.0) + a * t * t * divergence
     if HAS_WEIGHT:
         value = value * tl.load(weight + row, mask=row_ok, other=0.0).to(tl.float32)
     tl.store(loss + row, value, mask=row_ok)
-    tl.store(row_stats + 3 * rows + row, finite_base(top), mask=row_ok)
-    tl.store(row_stats + 4 * rows + row, 1.0 / total, mask=row_ok)
+    store_stat(row_stats, "TEACHER_SHIFT", rows, row, row_ok, finite_base(top))
+    store_stat(row_stats, "TEACHER_INV_SUM", rows, row, row_ok, 1.0 / total)
 
 
 @triton.jit
 def _backward_kernel(
-    grad_loss, zs, stride_s, features, head_weight, head_bias, labels, stride_q, weight, row_stats,
-    alpha, temperature, smoothing, grad, rows, columns, depth,
-    HAS_BIAS: tl.constexpr, WIDEN: tl.constexpr, SOFT: tl.constexpr, HAS_WEIGHT: tl.constexpr,
-    ALPHA_TENSOR: tl.constexpr, TEMPERATURE_TENSOR: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    zs, stride_s, labels, stride_q, weight, alpha, temperature, smoothing, rows, columns,
+    SOFT: tl.constexpr, HAS_WEIGHT: tl.constexpr, ALPHA_TENSOR: tl.constexpr, TEMPERATURE_TENSOR: tl.constexpr,
+    grad_loss, row_stats, grad,
+    features, head_weight, head_bias, depth, HAS_BIAS: tl.constexpr, WIDEN: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    row_ok = row < rows
+    row, row_ok, y, top_s, inv_t, ce, factor_1, kd = begin_gradient(
+        grad_loss, weight, labels, row_stats, alpha, temperature, rows,
+        True, SOFT, HAS_WEIGHT, ALPHA_TENSOR, TEMPERATURE_TENSOR, ROWS,
+    )  # fmt: skip
     j = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     j_ok = j < columns
     ok = row_ok[:, None] & j_ok[None, :]
     w = _teacher_tile(
         features, head_weight, head_bias, row, row_ok, j, j_ok, depth, HAS_BIAS, WIDEN, ROWS, COLUMNS, DEPTH
     )
-    upstream = tl.load(grad_loss + row, mask=row_ok, other=0.0).to(tl.float32)
-    if HAS_WEIGHT:
-        upstream = upstream * tl.load(weight + row, mask=row_ok, other=0.0).to(tl.float32)
     z = tl.load(zs + (row * stride_s)[:, None] + j[None, :], mask=ok, other=0.0).to(tl.float32)
-    y = row
-    if not SOFT:
-        y = tl.load(labels + row, mask=row_ok, other=-1).to(tl.int64)
     q = label_part(labels, row * stride_q, y, j[None, :], ok, smoothing, columns, SOFT)
-    a = read_scalar(alpha, ALPHA_TENSOR)
-    t = read_scalar(temperature, TEMPERATURE_TENSOR)
-    value, d = student_gradient(z, q, upstream * (1.0 - a), row_stats, rows, row, row_ok)
-    value += teacher_gradient(d, w, upstream * a * t, 1.0 / t, row_stats, rows, row, row_ok)
+    value, d = student_gradient(z, q, top_s, ce, factor_1)
+    value += teacher_gradient(d, w, kd, inv_t, row_stats, rows, row, row_ok)
     tl.store(grad + (row * columns)[:, None] + j[None, :], value.to(grad.dtype.element_ty), mask=ok)

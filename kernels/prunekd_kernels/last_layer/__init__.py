@@ -5,58 +5,31 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from .._backends import Backend, resolved_name
-from .._checks import (
-    check_classes,
-    check_device,
-    check_index_values,
-    check_labels,
-    check_logits,
-    check_rows,
-    check_scalars,
-)
-from .._scalars import split
-from .._stats import KDStats, reference_stats, unpack_stats
-from .op import teacher_head_kd_op
-from .reference import teacher_head_kd_reference
+from .._backends import Backend
+from .._checks import check_classes, check_device
+from .._loss import DistillationLoss, result
+from .._stats import DENSE_ROW_STATS, KDStats
+from .reference import teacher_distribution
 
 __all__ = ["teacher_head_kd"]
 
 
 @overload
 def teacher_head_kd(
-    student_logits: Tensor,
-    teacher_features: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    labels: Tensor,
-    *,
-    alpha: float | Tensor,
-    temperature: float | Tensor,
-    label_smoothing: float = ...,
-    sample_weight: Tensor | None = ...,
-    class_scale: Tensor | None = ...,
-    stats: Literal[False] = ...,
+    student_logits: Tensor, teacher_features: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, *,
+    alpha: float | Tensor, temperature: float | Tensor, label_smoothing: float = ...,
+    sample_weight: Tensor | None = ..., class_scale: Tensor | None = ..., stats: Literal[False] = ...,
     backend: Backend = ...,
-) -> Tensor: ...
+) -> Tensor: ...  # fmt: skip
 
 
 @overload
 def teacher_head_kd(
-    student_logits: Tensor,
-    teacher_features: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    labels: Tensor,
-    *,
-    alpha: float | Tensor,
-    temperature: float | Tensor,
-    label_smoothing: float = ...,
-    sample_weight: Tensor | None = ...,
-    class_scale: Tensor | None = ...,
-    stats: Literal[True],
+    student_logits: Tensor, teacher_features: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, *,
+    alpha: float | Tensor, temperature: float | Tensor, label_smoothing: float = ...,
+    sample_weight: Tensor | None = ..., class_scale: Tensor | None = ..., stats: Literal[True],
     backend: Backend = ...,
-) -> tuple[Tensor, KDStats]: ...
+) -> tuple[Tensor, KDStats]: ...  # fmt: skip
 
 
 def teacher_head_kd(
@@ -96,32 +69,21 @@ def teacher_head_kd(
         ValueError: shapes, dtypes, devices or numbers out of range; on a CPU also labels outside [0, C).
         BackendUnavailableError: `backend` names one that cannot run here.
     """
-    check_logits("student_logits", student_logits)
-    check_labels(labels, student_logits)
-    check_rows("sample_weight", sample_weight, student_logits)
-    check_classes("class_scale", class_scale, student_logits)
-    check_scalars(alpha, temperature, label_smoothing)
-    _check_head(student_logits, teacher_features, weight, bias)
-    dtype = torch.float64 if teacher_features.dtype == torch.float64 else student_logits.dtype
-    name = resolved_name(backend, student_logits.device.type, dtype)
-    if name == "torch":
-        if not torch.compiler.is_compiling():
-            check_index_values("labels", labels, student_logits.shape[1])
-        loss = teacher_head_kd_reference(
-            student_logits, teacher_features, weight, bias, labels, alpha=alpha, temperature=temperature,
-            label_smoothing=label_smoothing, sample_weight=sample_weight, class_scale=class_scale,
-        )  # fmt: skip
-        return (loss, reference_stats(student_logits.to(loss.dtype), labels)) if stats else loss
-    alpha_tensor, alpha_number = split(alpha, student_logits.device)
-    temperature_tensor, temperature_number = split(temperature, student_logits.device)
-    loss, _, packed = teacher_head_kd_op(
-        student_logits, teacher_features, weight, bias, labels, sample_weight, class_scale, alpha_tensor,
-        temperature_tensor, alpha_number, temperature_number, label_smoothing, stats, name,
+    run, arguments = LOSS.prepare(
+        student_logits, labels, sample_weight, class_scale, alpha, temperature, label_smoothing, stats, backend,
+        teacher_features, weight, bias,
     )  # fmt: skip
-    return (loss, unpack_stats(packed)) if stats else loss
+    return result(*run(*arguments), stats)
 
 
-def _check_head(student: Tensor, features: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+def _check_head(
+    student: Tensor,
+    alpha: float | Tensor,
+    class_scale: Tensor | None,
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> torch.dtype:
     rows, classes = student.shape
     if features.dim() != 2 or features.shape[0] != rows or not features.dtype.is_floating_point:
         raise ValueError(
@@ -138,3 +100,10 @@ def _check_head(student: Tensor, features: Tensor, weight: Tensor, bias: Tensor 
     check_device("teacher_features", features, student)
     check_device("weight", weight, student)
     check_classes("bias", bias, student)
+    return features.dtype
+
+
+LOSS = DistillationLoss(
+    "teacher_head_kd", __name__, "Tensor features, Tensor head_weight, Tensor? head_bias",
+    _check_head, teacher_distribution, row_stats=DENSE_ROW_STATS, weight_name="sample_weight",
+)  # fmt: skip
