@@ -2,9 +2,8 @@
 
 import json
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -16,37 +15,16 @@ from hypothesis import strategies as st
 from prunekd.pruning import Subset, rank_samples, read_subset, select, write_subset
 from prunekd.pruning.policies import POLICIES
 from prunekd.pruning.scores import Scores, read_scores, write_scores
-
-
-@dataclass(frozen=True)
-class FakeStore:
-    """As much of a store as selection reads."""
-
-    ids: np.ndarray
-    labels: np.ndarray
-    path: Path = Path("/here/store")
-    classes: tuple[str, ...] = ("cat", "dog", "hen")
-    fingerprint: str = "f" * 64
-    lineage: tuple[str, ...] = ()
-    names: tuple[str, ...] = field(default=("train", "val"))
-
-    def split(self, name):
-        assert name in self.names
-        return SimpleNamespace(ids=self.ids, labels=self.labels)
-
-
-def a_store(count=60, seed=0, **changes):
-    rng = np.random.default_rng(seed)
-    ids = np.sort(rng.choice(3 * count, size=count, replace=False))
-    return FakeStore(ids=ids, labels=rng.integers(3, size=count), **changes)
+from pruning.stores import a_store, store_of
 
 
 def scores_of(store, seed=0, more=(), **provenance):
     rng = np.random.default_rng(seed)
-    count = len(store.ids)
+    part = store.split("train")
+    count = len(part)
     return Scores(
-        ids=store.ids,
-        labels=store.labels,
+        ids=part.ids,
+        labels=part.labels,
         columns={
             name: rng.random(count).astype(np.float32)
             for name in ("teacher_ce", "el2n", "margin", "teacher_std", *more)
@@ -71,7 +49,7 @@ MORE = ("moderate", "dual", "p_mean")
 
 def features_of(store, folder):
     """A features file in order of id, whatever the order of the store."""
-    values = np.sin(np.sort(store.ids)[:, None] * np.array([1.0, 2.3, 0.7])).astype(np.float16)
+    values = np.sin(np.sort(store.split("train").ids)[:, None] * np.array([1.0, 2.3, 0.7])).astype(np.float16)
     np.save(Path(folder) / "features.npy", values)
     return Path(folder) / "features.npy"
 
@@ -99,7 +77,8 @@ def test_subsets_are_nested_over_all_ratios(policy, seed, count):
 def test_info_says_where_the_subset_came_from():
     store = a_store(60)
     subset = select(store, "medium", 0.5, 7, scores=scores_of(store), score="el2n")
-    label_of = dict(zip(store.ids.tolist(), store.labels.tolist(), strict=True))
+    part = store.split("train")
+    label_of = dict(zip(part.ids.tolist(), part.labels.tolist(), strict=True))
     kept = [label_of[i] for i in subset.ids.tolist()]
     assert subset.info == {
         "policy": "medium",
@@ -113,7 +92,7 @@ def test_info_says_where_the_subset_came_from():
         "kept": len(kept),
         "total": 60,
         "class_counts": [kept.count(c) for c in range(3)],
-        "class_totals": [store.labels.tolist().count(c) for c in range(3)],
+        "class_totals": [part.labels.tolist().count(c) for c in range(3)],
         "split": "train",
         "fingerprint": "f" * 64,
         "store": {"path": "/here/store", "classes": 3},
@@ -133,16 +112,17 @@ def test_hardest_by_margin_takes_the_low_end():
     store = a_store()
     scores = scores_of(store)
     subset = select(store, "hardest", 0.25, scores=scores, score="margin")
-    lowest = store.ids[np.argsort(scores.columns["margin"])[:15]]
+    lowest = store.split("train").ids[np.argsort(scores.columns["margin"])[:15]]
     assert subset.ids.tolist() == lowest.tolist()
     subset = select(store, "easiest", 0.25, scores=scores, score="margin")
-    assert subset.ids.tolist() == store.ids[np.argsort(-scores.columns["margin"])[:15]].tolist()
+    assert subset.ids.tolist() == store.split("train").ids[np.argsort(-scores.columns["margin"])[:15]].tolist()
 
 
 def test_scores_and_features_are_joined_by_id_not_by_row(tmp_path):
     store = a_store()
     given = {"scores": scores_of(store, 0, MORE), "features": features_of(store, tmp_path)}
-    turned = replace(store, ids=store.ids[::-1].copy(), labels=store.labels[::-1].copy())
+    part = store.split("train")
+    turned = store_of(part.ids[::-1].copy(), part.labels[::-1].copy())
     for policy in POLICIES:
         one = select(store, policy, 0.5, **given)
         other = select(turned, policy, 0.5, **given)
@@ -206,7 +186,10 @@ def test_samples_without_a_score_are_named():
         labels=scores.labels[:-2],
         columns={name: values[:-2] for name, values in scores.columns.items()},
     )
-    with pytest.raises(ValueError, match=rf"no score for 2 samples, ids {store.ids[-2]}, {store.ids[-1]};"):
+    with pytest.raises(
+        ValueError,
+        match=rf"no score for 2 samples, ids {store.split('train').ids[-2]}, {store.split('train').ids[-1]};",
+    ):
         select(store, "hardest", 0.5, scores=part)
 
 

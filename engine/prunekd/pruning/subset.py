@@ -4,33 +4,19 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from prunekd.common.registry import unknown
-from prunekd.pruning.parquet import StoreLike, check_store, made_for, read_table, some, write_table
+from prunekd.pruning.parquet import check_store, made_for, read_table, some, write_table
 from prunekd.pruning.policies import BALANCES, POLICIES, Policy
 from prunekd.pruning.scores.features import read_features
 from prunekd.pruning.scores.table import Scores
+from prunekd.store import Split, Store
 
 FORMAT = "prunekd-subset"
 VERSION = 1
-
-
-class SplitLike(Protocol):
-    """What selection needs of a store's split: ids and labels, int64 (n,)."""
-
-    @property
-    def ids(self) -> np.ndarray: ...
-    @property
-    def labels(self) -> np.ndarray: ...
-
-
-class SelectableStore(StoreLike, Protocol):
-    """What selection needs of a store."""
-
-    def split(self, name: str) -> SplitLike: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +43,7 @@ class Subset:
         return len(self.ids)
 
     @classmethod
-    def of_ids(cls, store: SelectableStore, ids: np.ndarray, split: str = "train") -> "Subset":
+    def of_ids(cls, store: Store, ids: np.ndarray, split: str = "train") -> "Subset":
         """The samples `ids`, int64 (k,) of any order, of a split: a subset of one's own choosing.
 
         Raises:
@@ -71,28 +57,19 @@ class Subset:
         values, counts = np.unique(ids, return_counts=True)
         if len(values) < len(ids):
             raise ValueError(f"ids {some(values[counts > 1])} are named more than once; name each sample once")
-        if not np.isin(ids, part.ids).all():
-            raise ValueError(f"ids {some(ids[~np.isin(ids, part.ids)])} are not in the split {split} of {store.path}")
         sizes = np.bincount(part.labels, minlength=len(store.classes))
         common = {"policy": "given", "parameters": {}, "balance": "none", "seed": 0, **made_for(store, split)}
         return _prefix(part, ids, len(ids), len(ids) / len(part.ids), sizes, common | _scored_by(None, None, None))
 
-    def rows(self, store: SelectableStore) -> np.ndarray:
+    def rows(self, store: Store) -> np.ndarray:
         """Rows of the store's `.beton` file, int64 (k,), in rank order: what `ffcv.Loader(indices=...)` takes."""
-        part = store.split(self.info["split"])
-        order = np.argsort(part.ids, kind="stable")
-        places = np.minimum(np.searchsorted(part.ids, self.ids, sorter=order), len(order) - 1)
-        rows = order[places]
-        missing = self.ids[part.ids[rows] != self.ids]
-        if len(missing):
-            raise ValueError(f"samples {some(missing)} are not in {store.path}; use the store the subset was made for")
-        return rows
+        return store.split(self.info["split"]).rows(self.ids)
 
     def save(self, path: str | Path) -> None:
-        """Write this subset as Parquet: `id` in rank order, `weight` where it has one; info under the key `prunekd`."""
+        """Write this subset as Parquet; see `write_subset`."""
         write_subset(Path(path), self)
 
-    def check(self, store: StoreLike) -> None:
+    def check(self, store: Store) -> None:
         """Raise ValueError if this subset was made for another store than `store`; the message names both."""
         remedy = (
             f"make one for it: prunekd select {store.path} --policy {self.info['policy']} --keep {self.info['keep']:g}"
@@ -100,7 +77,7 @@ class Subset:
         check_store("this subset", self.info, store, remedy)
 
 
-def as_subset(store: SelectableStore, value: "Subset | str | Path | np.ndarray", split: str = "train") -> Subset:
+def as_subset(store: Store, value: "Subset | str | Path | np.ndarray", split: str = "train") -> Subset:
     """A subset from what people hold: a Subset, the path of its file, or sample ids, int64 (k,)."""
     if isinstance(value, Subset):
         subset = value
@@ -112,13 +89,13 @@ def as_subset(store: SelectableStore, value: "Subset | str | Path | np.ndarray",
     return subset
 
 
-def select(store: SelectableStore, policy: str, keep: float, seed: int = 0, **options: Any) -> Subset:
+def select(store: Store, policy: str, keep: float, seed: int = 0, **options: Any) -> Subset:
     """Keep the fraction `keep` of a split: `select_ratios` for one ratio."""
     return select_ratios(store, policy, [keep], seed, **options)[0]
 
 
 def select_ratios(
-    store: SelectableStore,
+    store: Store,
     policy: str,
     keeps: Sequence[float],
     seed: int = 0,
@@ -191,7 +168,7 @@ def select_ratios(
 
 
 def _prefix(
-    part: SplitLike, ranking: np.ndarray, count: int, keep: float, sizes: np.ndarray, common: Mapping[str, Any]
+    part: Split, ranking: np.ndarray, count: int, keep: float, sizes: np.ndarray, common: Mapping[str, object]
 ) -> Subset:
     """The first `count` samples of a ranking, with what a subset says of itself; `sizes` are those of the classes."""
     total = len(part.ids)
@@ -206,7 +183,7 @@ def _prefix(
         "keep": keep,
         "kept": count,
         "total": total,
-        "class_counts": np.bincount(_labels_of(part, ids), minlength=len(sizes)).tolist(),
+        "class_counts": np.bincount(part.labels[part.rows(ids)], minlength=len(sizes)).tolist(),
         "class_totals": sizes.tolist(),
     }
     # Through JSON and back, so that a subset compares equal to what is read from its file.
@@ -214,7 +191,7 @@ def _prefix(
 
 
 def rank_samples(
-    store: SelectableStore,
+    store: Store,
     policy: str,
     seed: int = 0,
     *,
@@ -250,7 +227,7 @@ def rank_samples(
     difficulty = None
     if plan.needs_score:
         difficulty = _difficulty(store, plan, scores, score, ids, split)
-    needed: dict[str, Any] = {}
+    needed: dict[str, object] = {}
     for name in plan.needs:
         needed[name] = {
             "keep": lambda: keep,
@@ -309,7 +286,7 @@ def _policy(name: str) -> Policy:
     return POLICIES[name]
 
 
-def _scored_by(plan: Policy | None, scores: Scores | None, score: str | None) -> dict[str, Any]:
+def _scored_by(plan: Policy | None, scores: Scores | None, score: str | None) -> dict[str, object]:
     name = score or (plan.default_score if plan else None)
     if plan is None or not plan.needs_score or scores is None or name is None:
         return {"score": None, "score_definition": None, "scored_by": None}
@@ -318,7 +295,7 @@ def _scored_by(plan: Policy | None, scores: Scores | None, score: str | None) ->
 
 
 def _difficulty(
-    store: SelectableStore, plan: Policy, scores: Scores | None, score: str | None, ids: np.ndarray, split: str
+    store: Store, plan: Policy, scores: Scores | None, score: str | None, ids: np.ndarray, split: str
 ) -> np.ndarray:
     name = score or plan.default_score
     assert name is not None
@@ -332,8 +309,3 @@ def _difficulty(
     if scored_split != split:
         raise ValueError(f"the scores are of the split {scored_split!r}, not {split!r}; score that split")
     return scores.difficulty(name, ids)
-
-
-def _labels_of(part: SplitLike, ids: np.ndarray) -> np.ndarray:
-    rows = np.argsort(part.ids, kind="stable")
-    return part.labels[rows[np.searchsorted(part.ids, ids, sorter=rows)]]
