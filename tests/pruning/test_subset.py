@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunekd.pruning import Subset, rank_samples, read_subset, select, write_subset
+from prunekd.pruning import Subset, as_subset, rank_samples, read_subset, select, write_subset
 from prunekd.pruning.policies import POLICIES
 from prunekd.pruning.scores import Scores, read_scores, write_scores
+from prunekd.store.jobs.compact import compact
 from pruning.stores import a_store, store_of
 
 
@@ -279,3 +280,90 @@ def test_what_a_policy_lacks_is_named(tmp_path):
     np.save(tmp_path / "f.npy", np.zeros((3, 2), np.float16))
     with pytest.raises(ValueError, match="not one row for each of the 60 samples"):
         select(store, "herding", 0.5, features=tmp_path / "f.npy")
+
+
+@settings(max_examples=50)
+@given(data=st.data(), count=st.integers(1, 40), seed=st.integers(0, 9))
+def test_a_subset_of_ones_own_ids(data, count, seed):
+    whole = a_store(count, seed).split("train")
+    shuffled = np.random.default_rng(seed).permutation(count)
+    store = store_of(whole.ids[shuffled], whole.labels[shuffled])
+    part = store.split("val")
+    ids = data.draw(st.lists(st.sampled_from(whole.ids.tolist()), min_size=1, unique=True))
+    subset = Subset.of_ids(
+        store, np.array(ids, dtype=data.draw(st.sampled_from([np.int64, np.int32, np.uint16]))), "val"
+    )
+    assert subset.ids.tolist() == ids
+    assert subset.ids.dtype == np.int64
+    assert subset.weights is None
+    on_disk, labels = part.ids.tolist(), part.labels.tolist()
+    assert subset.rows(store).tolist() == [on_disk.index(i) for i in ids]
+    kept = [labels[on_disk.index(i)] for i in ids]
+    assert subset.info == {
+        "policy": "given",
+        "parameters": {},
+        "balance": "none",
+        "score": None,
+        "score_definition": None,
+        "scored_by": None,
+        "seed": 0,
+        "keep": len(ids) / count,
+        "kept": len(ids),
+        "total": count,
+        "class_counts": [kept.count(c) for c in range(3)],
+        "class_totals": [labels.count(c) for c in range(3)],
+        "split": "val",
+        "fingerprint": "f" * 64,
+        "store": {"path": "/here/store", "classes": 3},
+    }
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([], "ids are float64 of shape .0,.; give int64 sample ids"),
+        ([1.0, 2.0], "ids are float64 of shape .2,."),
+        ([[0, 1]], "ids are int64 of shape .1, 2."),
+        ([True, False], "ids are bool"),
+        ([4, 7, 4, 9, 7], "ids 4, 7 are named more than once; name each sample once"),
+        ([4, 10, -1], r"sample id 10 is not in split 'train' of /here/store .2 of 3 are not"),
+    ],
+)
+def test_ids_that_will_not_do_are_refused(ids, message):
+    with pytest.raises(ValueError, match=message):
+        Subset.of_ids(store_of(np.arange(10), np.arange(10) % 3), np.array(ids))
+
+
+def test_a_subset_is_taken_as_object_file_or_ids(tmp_path):
+    store = a_store()
+    subset = select(store, "random", 0.5)
+    subset.save(str(tmp_path / "s.parquet"))
+    assert as_subset(store, subset) is subset
+    for path in (tmp_path / "s.parquet", str(tmp_path / "s.parquet")):
+        assert as_subset(store, path).ids.tolist() == subset.ids.tolist()
+        assert as_subset(store, path).info == subset.info
+    assert as_subset(store, subset.ids, "val").info["split"] == "val"
+    assert as_subset(store, subset.ids.tolist()).ids.tolist() == subset.ids.tolist()
+    other = a_store(fingerprint="b" * 64)
+    for value in (subset, tmp_path / "s.parquet"):
+        with pytest.raises(ValueError, match="this subset was made for /here/store"):
+            as_subset(other, value)
+
+
+def test_rows_of_a_compacted_store_hold_the_same_samples(tiny_store, tmp_path):
+    """Its file lies in the order of another ranking than the subset's."""
+    ranking = select(tiny_store, "random", 0.75, 1)
+    small = compact(tiny_store, ranking.ids, tmp_path / "small", ranking=ranking.info)
+    chosen = ranking.ids[np.random.default_rng(2).permutation(len(ranking.ids))[:20]]
+    assert small.split("train").ids.tolist() == ranking.ids.tolist() != sorted(ranking.ids.tolist())
+    subset = Subset.of_ids(tiny_store, chosen)
+    subset.check(small)
+    rows = subset.rows(small)
+    assert rows.tolist() == [ranking.ids.tolist().index(i) for i in chosen.tolist()]
+    on_disk = tiny_store.split("train").ids.tolist()
+    with small.split("train").payloads() as copies, tiny_store.split("train").payloads() as originals:
+        for row, i in zip(rows.tolist(), chosen.tolist(), strict=True):
+            assert copies.read(row) == originals.read(on_disk.index(i))
+    dropped = np.setdiff1d(np.arange(96), ranking.ids)
+    with pytest.raises(ValueError, match=r"is not in split 'train' .*holds only what was kept for it"):
+        Subset.of_ids(tiny_store, dropped[:3]).rows(small)
