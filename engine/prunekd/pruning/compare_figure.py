@@ -1,14 +1,11 @@
 """The picture of a comparison of subsets."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from prunekd.common.files import replacing
-
-if TYPE_CHECKING:  # matplotlib takes a second to import
-    from matplotlib.axes import Axes
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")  # Okabe and Ito
 
@@ -29,7 +26,7 @@ def draw_comparison(facts: dict[str, Any], target: Path) -> None:
         figure.savefig(temporary, dpi=130, format="png")
 
 
-def _matrix(axis: "Axes", names: list[str], values: list[list[float | None]], title: str) -> None:
+def _matrix(axis: Any, names: list[str], values: list[list[float | None]], title: str) -> None:
     grid = np.array([[np.nan if v is None else v for v in row] for row in values])
     axis.imshow(grid, vmin=-1 if np.nanmin(grid) < 0 else 0, vmax=1, cmap="Blues")
     for i, row in enumerate(grid):
@@ -41,7 +38,7 @@ def _matrix(axis: "Axes", names: list[str], values: list[list[float | None]], ti
     axis.set_title(title, fontsize=10)
 
 
-def _classes(axis: "Axes", facts: dict[str, Any]) -> None:
+def _classes(axis: Any, facts: dict[str, Any]) -> None:
     for k, (name, counts) in enumerate(zip(facts["names"], facts["class_counts"], strict=True)):
         axis.plot(np.sort(counts)[::-1], color=COLOURS[k % len(COLOURS)], label=name)
     axis.set(xlabel="classes, the largest first", ylabel="samples kept", ylim=(0, None))
@@ -49,7 +46,7 @@ def _classes(axis: "Axes", facts: dict[str, Any]) -> None:
     axis.legend(frameon=False, fontsize=8)
 
 
-def _difficulty(axis: "Axes", facts: dict[str, Any]) -> None:
+def _difficulty(axis: Any, facts: dict[str, Any]) -> None:
     shares = facts["difficulty"]["share"]
     width = 0.8 / len(shares)
     for k, share in enumerate(shares):

@@ -47,15 +47,15 @@ def subset_facts(subset: Subset, scores: Scores | None = None) -> dict[str, Any]
     return facts
 
 
-def distribution(values: np.ndarray) -> dict[str, float | None]:
+def distribution(values: np.ndarray) -> dict[str, Any]:
     """Minimum, quartiles, maximum and mean of the finite values (null where there are none), and how many are not."""
     finite = values[np.isfinite(values)].astype(np.float64)
     names = ("min", "q25", "median", "q75", "max")
-    facts: dict[str, float | None] = dict.fromkeys((*names, "mean"))
-    if len(finite):
-        points = np.quantile(finite, [0, 0.25, 0.5, 0.75, 1])
-        facts.update(zip(names, points.tolist(), strict=True), mean=float(finite.mean()))
-    return facts | {"not_finite": len(values) - len(finite)}
+    if not len(finite):
+        return {**dict.fromkeys(names), "mean": None, "not_finite": len(values)}
+    points = np.quantile(finite, [0, 0.25, 0.5, 0.75, 1])
+    facts: dict[str, Any] = dict(zip(names, points.tolist(), strict=True))
+    return facts | {"mean": float(finite.mean()), "not_finite": len(values) - len(finite)}
 
 
 def _mean(values: np.ndarray) -> float | None:

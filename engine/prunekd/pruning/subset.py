@@ -17,6 +17,7 @@ from prunekd.store import Split, Store
 
 FORMAT = "prunekd-subset"
 VERSION = 1
+UNSCORED = {"score": None, "score_definition": None, "scored_by": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +59,17 @@ class Subset:
         if len(values) < len(ids):
             raise ValueError(f"ids {some(values[counts > 1])} are named more than once; name each sample once")
         sizes = np.bincount(part.labels, minlength=len(store.classes))
-        common = {"policy": "given", "parameters": {}, "balance": "none", "seed": 0, **made_for(store, split)}
-        return _prefix(part, ids, len(ids), len(ids) / len(part.ids), sizes, common | _scored_by(None, None, None))
+        common = {"policy": "given", "parameters": {}, "balance": "none", "seed": 0}
+        return _prefix(
+            part, ids, len(ids), len(ids) / len(part.ids), sizes, {**common, **made_for(store, split), **UNSCORED}
+        )
 
     def rows(self, store: Store) -> np.ndarray:
         """Rows of the store's `.beton` file, int64 (k,), in rank order: what `ffcv.Loader(indices=...)` takes."""
         return store.split(self.info["split"]).rows(self.ids)
 
     def save(self, path: str | Path) -> None:
-        """Write this subset as Parquet; see `write_subset`."""
+        """Write this subset as Parquet: `id` in rank order, `weight` where it has one; info under the key `prunekd`."""
         write_subset(Path(path), self)
 
     def check(self, store: Store) -> None:
@@ -132,38 +135,35 @@ def select_ratios(
     plan = _policy(policy)
     balance = balance or plan.default_balance
     part = store.split(split)
+    _check(plan, balance, seed, score, parameters or {})
+    order = np.argsort(part.ids, kind="stable")
+    ids, labels = part.ids[order], part.labels[order]
+    difficulty = _difficulty(store, plan, scores, score, ids, split) if plan.needs_score else None
+    numbers = {**plan.parameters, **(parameters or {})}
+    needed: dict[str, object] = {}
+    if "progress" in plan.needs:
+        needed["progress"] = progress
+    if "features" in plan.needs:
+        needed["features"] = _features(plan, features, len(ids))
+    if "p_mean" in plan.needs:
+        needed["p_mean"] = _p_mean(plan, scores, ids)
+
+    def ranking(**more: float) -> np.ndarray:
+        return plan.rank(difficulty, labels, ids, seed, balance=balance, **numbers, **needed, **more)
+
+    rankings = [ranking(keep=keep) for keep in keeps] if "keep" in plan.needs else [ranking()] * len(keeps)
     sizes = np.bincount(part.labels, minlength=len(store.classes))
-
-    def ranking_at(keep: float) -> np.ndarray:
-        return rank_samples(
-            store,
-            policy,
-            seed,
-            scores=scores,
-            score=score,
-            balance=balance,
-            parameters=parameters,
-            split=split,
-            keep=keep,
-            features=features,
-            progress=progress,
-        )
-
-    if "keep" in plan.needs:
-        rankings = [ranking_at(keep) for keep in keeps]
-    else:
-        rankings = [ranking_at(1.0)] * len(keeps)
     common = {
         "policy": policy,
-        "parameters": {**plan.parameters, **(parameters or {})},
+        "parameters": numbers,
         "balance": balance,
         "seed": seed,
         **made_for(store, split),
-        **_scored_by(plan, scores, score),  # the rankings have checked them
+        **_scored_by(plan, scores, score),
     }
     return [
-        _prefix(part, ranking, plan.count(keep, sizes, balance), keep, sizes, common)
-        for keep, ranking in zip(keeps, rankings, strict=True)
+        _prefix(part, ranked, plan.count(keep, sizes, balance), keep, sizes, common)
+        for keep, ranked in zip(keeps, rankings, strict=True)
     ]
 
 
@@ -190,54 +190,19 @@ def _prefix(
     return Subset(ids=ids, info=json.loads(json.dumps(info)))
 
 
-def rank_samples(
-    store: Store,
-    policy: str,
-    seed: int = 0,
-    *,
-    scores: Scores | None = None,
-    score: str | None = None,
-    balance: str | None = None,
-    parameters: Mapping[str, float] | None = None,
-    split: str = "train",
-    keep: float = 1.0,
-    features: Path | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> np.ndarray:
-    """The policy's ranking of a split, most valuable id first, int64; every subset of `select` is a prefix of it.
-
-    Arguments and errors as for `select_ratios`; `keep` matters to policies alone whose ranking depends on it.
-    """
-    plan = _policy(policy)
-    balance = balance or plan.default_balance
+def _check(plan: Policy, balance: str, seed: int, score: str | None, parameters: Mapping[str, float]) -> None:
+    """Raise ValueError for a balance, seed, score or parameter that does not exist or does not go with the policy."""
     if balance not in BALANCES:
         raise unknown("balance", balance, BALANCES)
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed must be in [0, 2^64), not {seed}")
     if score and not plan.needs_score:
-        raise ValueError(f"policy {policy} ranks by no score, so {score!r} cannot be used")
-    for name in parameters or {}:
+        raise ValueError(f"policy {plan.name} ranks by no score, so {score!r} cannot be used")
+    for name in parameters:
+        if not plan.parameters:
+            raise ValueError(f"policy {plan.name} has no parameters, so {name!r} cannot be set")
         if name not in plan.parameters:
-            if not plan.parameters:
-                raise ValueError(f"policy {policy} has no parameters, so {name!r} cannot be set")
-            raise unknown(f"parameter of policy {policy}", name, plan.parameters)
-    part = store.split(split)
-    order = np.argsort(part.ids, kind="stable")
-    ids, labels = part.ids[order], part.labels[order]
-    difficulty = None
-    if plan.needs_score:
-        difficulty = _difficulty(store, plan, scores, score, ids, split)
-    needed: dict[str, object] = {}
-    for name in plan.needs:
-        needed[name] = {
-            "keep": lambda: keep,
-            "progress": lambda: progress,
-            "features": lambda: _features(plan, features, len(ids)),
-            "p_mean": lambda: _p_mean(plan, scores, ids),
-        }[name]()
-    return plan.rank(
-        difficulty, labels, ids, seed, balance=balance, **{**plan.parameters, **(parameters or {}), **needed}
-    )
+            raise unknown(f"parameter of policy {plan.name}", name, plan.parameters)
 
 
 def _features(plan: Policy, path: Path | None, count: int) -> np.ndarray:
@@ -286,10 +251,10 @@ def _policy(name: str) -> Policy:
     return POLICIES[name]
 
 
-def _scored_by(plan: Policy | None, scores: Scores | None, score: str | None) -> dict[str, object]:
-    name = score or (plan.default_score if plan else None)
-    if plan is None or not plan.needs_score or scores is None or name is None:
-        return {"score": None, "score_definition": None, "scored_by": None}
+def _scored_by(plan: Policy, scores: Scores | None, score: str | None) -> Mapping[str, object]:
+    name = score or plan.default_score
+    if scores is None or name is None:
+        return UNSCORED
     makers = {key: scores.provenance.get(key) for key in ("teacher", "view", "seed")}
     return {"score": name, "score_definition": scores.definitions[name], "scored_by": makers}
 

@@ -58,7 +58,7 @@ class Scores:
         return self.values(name, self.ids)
 
     def save(self, path: str | Path) -> None:
-        """Write these scores as Parquet; see `write_scores`."""
+        """Write these scores as Parquet: `id`, `label`, a column per score; the rest as JSON in the schema."""
         write_scores(Path(path), self)
 
     def to_table(self) -> pa.Table:
