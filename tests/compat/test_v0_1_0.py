@@ -57,6 +57,13 @@ def run(*words: object) -> None:
     main([str(word) for word in words], standalone_mode=False)
 
 
+def recipe_of(folder: str) -> Path:
+    """The recipe that a run recorded, as a file: the recipe `demo` may change."""
+    path = Path(f"{folder}.yaml")
+    path.write_text(json.dumps(json.loads(Path(folder, "run.json").read_text())["recipe"]))  # JSON is YAML
+    return path
+
+
 def assert_same_weights(one: Path, other: Path) -> None:
     """Equal but for the rounding of another processor's kernels."""
     ours, theirs = load_file(one), load_file(other)
@@ -160,7 +167,8 @@ def test_a_finished_run_is_a_teacher(home: Path) -> None:
     model, card = load_trained(Path("teacher/model.safetensors"))
     assert (card.model, card.classes, card.size) == ("tiny_model", ("amber", "blue", "coral", "green"), 12)
     assert not model.training
-    run("score", "store", "--teacher", "teacher", "--teacher-compile", "off", "--out", "anew.parquet")
+    words = ("--teacher-compile", "off", "--device", "cpu")
+    run("score", "store", "--teacher", "teacher", *words, "--out", "anew.parquet")
     anew, before = read_scores(Path("anew.parquet")), read_scores(Path("scores.parquet"))
     for name in before.columns:
         np.testing.assert_allclose(anew[name], before[name], rtol=1e-3, atol=1e-4)
@@ -186,12 +194,9 @@ def test_soft_labels_are_looked_up(home: Path, name: str) -> None:
 
 @pytest.mark.parametrize("labels", ["labels-full", "labels-top"])
 def test_a_run_takes_an_old_subset_and_old_labels(home: Path, labels: str) -> None:
-    words = (
-        "--set", "model.name=tiny_model", "--set", "epochs=2", "--set", "precision=fp32", "--set", "train_view.size=12",
-        "--set", "eval_view.size=12", "--set", "batch_size=16",
-    )  # fmt: skip
     out = Path(f"with-{labels}")
-    run("train", "store", "--recipe", "demo", "--subset", "random.parquet", "--labels", labels, *words, "--out", out)
+    words = ("--recipe", recipe_of("teacher"), "--set", "epochs=2", "--device", "cpu")
+    run("train", "store", *words, "--subset", "random.parquet", "--labels", labels, "--out", out)
     result = json.loads((out / "result.json").read_text())
     assert (result["samples_kept"], result["samples_total"], result["policy"]) == (24, 96, "random")
 
@@ -200,12 +205,10 @@ def test_a_stopped_run_goes_on_to_the_same_end(home: Path, told: list[str]) -> N
     """Its twin run/ was never stopped."""
     assert [step.name for step in Path("stopped/checkpoints").iterdir()] == ["step-00000005"]
     before = json.loads(Path("stopped/run.json").read_text())
-    words = ["model.name=tiny_model", "epochs=4", "precision=fp32", "checkpoint.keep_last=1", "eval.every_epochs=2",
-             "train_view.size=12", "eval_view.size=12", "batch_size=16", "ema.decay=0.9"]  # fmt: skip
     run(
-        "train", "store", "--recipe", "demo", "--subset", "medium.parquet", "--teacher", "teacher",
-        "--teacher-precision", "fp32", "--teacher-compile", "off", "--reshape", "scores.parquet", "--track", "all",
-        *(word for setting in words for word in ("--set", setting)), "--resume", "auto", "--out", "stopped",
+        "train", "store", "--recipe", recipe_of("stopped"), "--subset", "medium.parquet", "--teacher", "teacher",
+        "--teacher-precision", "fp32", "--teacher-compile", "off", "--reshape", "scores.parquet", "--device", "cpu",
+        "--resume", "auto", "--out", "stopped",
     )  # fmt: skip
     assert any("resumed from stopped/checkpoints/step-00000005: epoch 1, step 2" in line for line in told)
     assert_same_weights(Path("stopped/model.safetensors"), Path("run/model.safetensors"))
