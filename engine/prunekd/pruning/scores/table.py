@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from prunekd.common.registry import unknown
-from prunekd.pruning.parquet import StoreLike, check_store, read_table, some, write_table
+from prunekd.pruning.parquet import check_store, read_table, some, write_table
+from prunekd.store import Store
 
 FORMAT = "prunekd-scores"
 VERSION = 1
@@ -87,7 +88,7 @@ class Scores:
             )
         return values if self.hard_ends[name] == "high" else -values
 
-    def check(self, store: StoreLike) -> None:
+    def check(self, store: Store) -> None:
         """Raise ValueError if these scores were made for another store than `store`."""
         remedy = f"score this one: prunekd score {store.path} --teacher TEACHER --out scores.parquet"
         check_store("this scores file", self.provenance, store, remedy)
