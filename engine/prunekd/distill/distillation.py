@@ -67,7 +67,6 @@ class Distillation(nn.Module):
         settings = ObjectiveSettings(alpha=alpha, temperature=temperature, label_smoothing=label_smoothing)
         self._with_teacher = create_objective(objective, settings, class_scale, options)
         self._labels_alone = HardLabels(settings)
-        self._reduce = REDUCTIONS[reduction]
         self.register_buffer("class_scale", class_scale, persistent=False)
 
     def extra_repr(self) -> str:
@@ -97,16 +96,15 @@ class Distillation(nn.Module):
         Raises:
             ValueError: no teacher where one is needed; shapes or dtypes that do not fit.
         """
-        settings = self._with_teacher.settings
-        chosen = self._with_teacher
+        chosen, settings, reduce = self._with_teacher, self._with_teacher.settings, REDUCTIONS[self.reduction]
         if teacher_logits is None:
             if chosen.needs_teacher and settings.alpha > 0:
                 raise ValueError(
-                    f"teacher_logits is None, but alpha is {settings.alpha} and the objective {self.objective!r} learns "
-                    "from a teacher; give its logits, or use alpha=0"
+                    f"teacher_logits is None, but alpha is {settings.alpha} and the objective {self.objective!r} needs "
+                    "a teacher; give its logits, or use alpha=0"
                 )
-            return self._reduce(self._labels_alone(student_logits, None, labels, weights))
-        return self._reduce(chosen(student_logits, teacher_logits, labels, weights))
+            return reduce(self._labels_alone(student_logits, None, labels, weights))
+        return reduce(chosen(student_logits, teacher_logits, labels, weights))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Distillation":
         super()._apply(fn, recurse)
