@@ -144,11 +144,11 @@ def test_the_processes_together_see_an_epoch(
     rest = count % step
     if drop_last and count < step:
         with pytest.raises(ValueError, match="do not fill a batch"):
-            iter(loaders[0])
+            next(iter(loaders[0]))
         assert [len(loader) for loader in loaders] == [0] * world_size
     elif shuffle and not drop_last and 0 < rest < world_size:
         with pytest.raises(ValueError, match=f"has {rest} for {world_size} processes.*drop_last=True"):
-            iter(loaders[0])
+            next(iter(loaders[0]))
     else:
         shares = [ids_of(loader) for loader in loaders]
         assert [len(share) for share in shares] == [len(loader) for loader in loaders]
@@ -192,6 +192,15 @@ def test_a_loop_left_early_is_followed_by_the_next_epoch_whole(tiny_store: Store
         assert [next(iterator).ids.tolist() for _ in range(2)] == epochs[1][:2]
         assert ids_of(loader) == epochs[2]
         assert [batch.ids.tolist() for batch in iterator] == epochs[1][2:]  # the older one goes on
+
+
+def test_an_iterator_that_is_never_used_costs_no_epoch(tiny_store: Store) -> None:
+    """Lightning calls `iter` before it begins an epoch, and again when it does."""
+    with load(tiny_store) as loader, load(tiny_store) as whole:
+        iter(loader)
+        unused = iter(loader)
+        assert ids_of(loader) == ids_of(whole)
+        assert ids_of(unused) == ids_of(whole)
 
 
 def test_set_epoch_while_iterating_is_for_the_next_iteration(tiny_store: Store) -> None:
@@ -372,7 +381,7 @@ def test_a_state_of_another_loader_is_refused(tiny_store: Store, other: dict[str
 def test_the_world_is_asked_for_when_an_iteration_begins(tiny_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with load(tiny_store) as loader:
         monkeypatch.setenv("WORLD_SIZE", "2")
-        for use in (iter, len):
+        for use in (list, len):
             with pytest.raises(ValueError, match=r"WORLD_SIZE is 2, but torch\.distributed is not initialized.*rank"):
                 use(loader)  # type: ignore[operator]
         monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
@@ -394,7 +403,7 @@ def test_it_is_neither_pickled_nor_copied_nor_used_in_a_fork(
         process = os.getpid()
         monkeypatch.setattr("os.getpid", lambda: process + 1)
         with pytest.raises(RuntimeError, match=f"belongs to process {process}.*in each process"):
-            iter(loader)
+            next(iter(loader))
         monkeypatch.undo()
         assert len(ids_of(loader)) == 12
 
@@ -431,7 +440,7 @@ def test_threads_and_files_end_with_the_loader(tiny_store: Store, end: str) -> N
         loader.close()
         loader.close()
         with pytest.raises(ValueError, match="closed; make another"):
-            iter(loader)
+            next(iter(loader))
     del loader
     if iterator is not None:
         assert len(list(iterator)) == 11  # an iterator keeps what it needs

@@ -156,26 +156,16 @@ class Loader(Closing):
         return -(-len(self.ids[rank::world_size]) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Begin the next epoch, or go on with the one that `load_state_dict` set."""
-        if not self._finalizer.alive:
-            raise ValueError("this Loader is closed; make another one")
-        if os.getpid() != self._process:
-            raise RuntimeError(
-                f"this Loader belongs to process {self._process}, whose threads process {os.getpid()} lacks after the "
-                "fork; make a Loader in each process"
-            )
-        epoch, first = self._next
+        """Iterate over the next epoch, or the rest of the one that `load_state_dict` set, from the first `next` on."""
+        self._check_alive()
+        epoch, first = self._next  # at the first `next`: frameworks call `iter` and drop what it gives
         plan = self._plan(epoch, first)
-        self._next = (epoch + 1, 0)
-        return self._batches(plan, epoch)
-
-    def _batches(self, plan: EpochPlan, epoch: int) -> Iterator[Batch]:
+        self._next, self._position = (epoch + 1, 0), (epoch, first)
         this = self._running = object()
-        self._position = (epoch, plan.start_batch)
         try:
             if len(plan):
                 with closing(on_device(self.reader.epoch(plan), self.device)) as batches:
-                    for seen, batch in enumerate(batches, start=plan.start_batch + 1):
+                    for seen, batch in enumerate(batches, start=first + 1):
                         finished = self._finished(batch)
                         if self._running is this:
                             self._position = (epoch, seen)
@@ -185,6 +175,15 @@ class Loader(Closing):
         finally:
             if self._running is this:
                 self._running = None
+
+    def _check_alive(self) -> None:
+        if not self._finalizer.alive:
+            raise ValueError("this Loader is closed; make another one")
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                f"this Loader belongs to process {self._process}, whose threads process {os.getpid()} lacks after the "
+                "fork; make a Loader in each process"
+            )
 
     def _plan(self, epoch: int, first: int) -> EpochPlan:
         rank, world_size = self._world()
