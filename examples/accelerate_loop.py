@@ -8,9 +8,9 @@ Do not pass the Loader to `prepare`: it shares each epoch among the processes it
 
 import torch
 from accelerate import Accelerator
-from setting import BATCH_SIZE, SEED, VIEW, Seen, accuracy, options, small_network, store_and_half, trained_teacher
 
 from prunekd import Distillation, Loader
+from setting import BATCH_SIZE, SEED, VIEW, Seen, accuracy, options, small_network, store_and_half, trained_teacher
 
 
 def main() -> None:

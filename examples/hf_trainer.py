@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from setting import BATCH_SIZE, SEED, VIEW, Seen, accuracy, options, store_and_half, trained_teacher
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetForImageClassification, Trainer, TrainingArguments
 
 from prunekd import Distillation, Loader
+from setting import BATCH_SIZE, SEED, VIEW, Seen, accuracy, options, store_and_half, trained_teacher
 
 
 class Dictionaries:

@@ -9,10 +9,10 @@ next epoch, so nothing need call `set_epoch`. Lightning keeps the Loader's state
 
 import lightning
 import torch
-from setting import BATCH_SIZE, SEED, VIEW, Seen, options, small_network, store_and_half, trained_teacher
 from torch import Tensor, nn
 
 from prunekd import Batch, Distillation, Loader
+from setting import BATCH_SIZE, SEED, VIEW, Seen, options, small_network, store_and_half, trained_teacher
 
 
 class Student(lightning.LightningModule):

@@ -4,9 +4,9 @@ python examples/plain_loop.py [--store STORE]
 """
 
 import torch
-from setting import BATCH_SIZE, SEED, VIEW, Seen, accuracy, options, small_network, store_and_half, trained_teacher
 
 from prunekd import Distillation, Loader
+from setting import BATCH_SIZE, SEED, VIEW, Seen, accuracy, options, small_network, store_and_half, trained_teacher
 
 
 def main() -> None:
