@@ -24,7 +24,7 @@ fi
 
 case $TARGET in
     demo) set -- -e . ;;
-    test) set -- -e '.[test,dev,dali]' ;;
+    test) set -- -e '.[test,dev,dali,examples]' ;;
     image) set -- ".[${EXTRAS:-ffcv}]" ;;
     *)
         echo "install_python.sh installs for demo, test or image, not for $TARGET" >&2

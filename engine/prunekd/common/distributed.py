@@ -75,6 +75,23 @@ class World:
         return DistributedDataParallel(model, device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
 
+def rank_and_size() -> tuple[int, int]:
+    """This process's rank and the world size according to torch.distributed; (0, 1) without it.
+
+    Raises:
+        ValueError: a launcher started several processes, but they have not formed a group yet.
+    """
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1:
+        raise ValueError(
+            f"WORLD_SIZE is {started}, but torch.distributed is not initialized, so every process would see every "
+            "sample; call torch.distributed.init_process_group first, or give rank and world_size"
+        )
+    return 0, 1
+
+
 @contextmanager
 def open_world(device: str = "auto") -> Iterator[World]:
     """Join the processes torchrun started (RANK, WORLD_SIZE, LOCAL_RANK), or form a world of one.

@@ -15,10 +15,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from prunekd.common.files import replacing
+from prunekd.common.pixels import IMAGENET_MEAN, IMAGENET_STD
 from prunekd.models.factory import create_model
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 CARD_KEY = "prunekd"
 
 
