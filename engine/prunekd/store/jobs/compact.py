@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from prunekd import __version__
 from prunekd.common.files import read_json, sync_file, write_json
 from prunekd.common.lock import locked
+from prunekd.common.version import __version__
 from prunekd.store.format.beton import read_header
 from prunekd.store.format.beton_writer import BetonWriter, Rows, first_pointer
 from prunekd.store.format.index import (

@@ -6,6 +6,7 @@ number of threads, nor on interruptions.
 """
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,10 +15,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from prunekd import __version__
 from prunekd.common.files import sync_file, write_json
 from prunekd.common.lock import locked
 from prunekd.common.machine import available_cores
+from prunekd.common.version import __version__
 from prunekd.store.format.beton_writer import BetonWriter, Rows
 from prunekd.store.format.index import SCHEMA, Fingerprint, column, write_index
 from prunekd.store.format.store import STORE_FILE, STORE_VERSION, Store, index_path, open_store, partial_path
@@ -65,7 +66,8 @@ def convert(
     if subset is not None:
         subset.check(source)
     folder = partial_path(target)
-    with naming(folder), locked(folder):
+    with naming(folder), locked(folder), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an input stands in its reason
         conversion = _Conversion(source, Journal(folder), settings, progress or _silent, subset)
         conversion.run()
         conversion.journal.publish(target)
