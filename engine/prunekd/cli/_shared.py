@@ -3,10 +3,10 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import click
 from rich.console import Console
@@ -105,7 +105,7 @@ class Speed:
         return (done - self._before) / self.seconds
 
 
-def training_text(values: dict[str, Any]) -> str:
+def training_text(values: Mapping[str, float]) -> str:
     """The figures of a progress line from what a trainer reports."""
     parts = [f"epoch {values['epoch']}", f"loss {values['loss']:.3f}", f"top-1 {values['top1']:.1%}"]
     if "val_top1" in values:

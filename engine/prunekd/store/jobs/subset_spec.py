@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from prunekd.common.registry import unknown
-from prunekd.store.format.store import STORE_FILE, Store, open_store
+from prunekd.store.format.store import STORE_FILE, Compacted, Parent, Store, open_store
 from prunekd.store.jobs.settings import ConvertSettings
 from prunekd.store.sources import Source
 
@@ -47,7 +47,7 @@ class SubsetSpec:
 
     split: str
     ids: np.ndarray
-    parent: Mapping[str, object] = field(default_factory=dict)
+    parent: Parent = field(default_factory=Parent)
     lineage: tuple[str, ...] = ()
     ranking: Mapping[str, object] = field(default_factory=dict)
 
@@ -62,7 +62,7 @@ class SubsetSpec:
         spec.check(source)
         if rank:
             _warn_of_row_groups(source)
-        parent = {"path": str(source.describe()["path"]), "samples": len(source.labels(split))}
+        parent: Parent = {"path": source.describe()["path"], "samples": len(source.labels(split))}
         return replace(spec, ids=spec.ids if rank else np.sort(spec.ids), parent=parent)
 
     @classmethod
@@ -123,11 +123,11 @@ class SubsetSpec:
         """What tells this choice from another one."""
         return {"split": self.split, "ids": hashlib.sha256(self.ids.astype("<i8").tobytes()).hexdigest()}
 
-    def describe(self) -> dict[str, object]:
+    def describe(self) -> Compacted:
         """What store.json says of it."""
         return {
             "split": self.split,
-            "parent": dict(self.parent),
+            "parent": self.parent,
             "lineage": list(self.lineage),
             "ranking": dict(self.ranking),
         }
