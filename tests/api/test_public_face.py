@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,12 @@ def test_the_lists_of_names_agree() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_subpackage_takes_the_place_of_a_name(name: str) -> None:
+    """Importing `prunekd.NAME` would set the attribute NAME of `prunekd` to that module."""
+    assert find_spec(f"prunekd.{name}") is None
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_what_its_module_defines_and_has_a_docstring(name: str) -> None:
     value = getattr(prunekd, name)
     assert value is getattr(import_module(prunekd._HOMES[name]), name)
@@ -66,19 +73,34 @@ def test_a_name_is_what_its_module_defines_and_has_a_docstring(name: str) -> Non
     assert value.__doc__  # its own, not an ancestor's
 
 
-@pytest.mark.slow
-def test_a_users_script_type_checks() -> None:
+def type_checked(script: str) -> tuple[str, set[int]]:
+    """What mypy says of a script beside this file, as strictly as it can, and the lines it finds wrong."""
     require("mypy")
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--follow-imports=silent"]
-    ignored = ["--disable-error-code=import-untyped", "--disable-error-code=type-arg"]  # np.ndarray without a dtype
-    script, cache = Path(__file__).with_name("sample_user.py"), ROOT / ".mypy_cache/sample_user"
+    # torch has untyped functions, and a user's np.ndarray need not name its dtype
+    options = ["--strict", "--allow-untyped-calls", "--disable-error-code=type-arg", "--follow-imports=silent"]
     done = subprocess.run(
-        [*command, *ignored, f"--cache-dir={cache}", script],
+        [sys.executable, "-m", "mypy", "--config-file=", *options, f"--cache-dir={ROOT / '.mypy_cache/users'}", script],
+        cwd=Path(__file__).parent,
         env={**os.environ, "MYPYPATH": f"{ROOT / 'engine'}:{ROOT / 'kernels'}"},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr, {int(line) for line in re.findall(rf"^{script}:(\d+): error", done.stdout, re.M)}
+
+
+@pytest.mark.slow
+def test_a_users_script_type_checks() -> None:
+    said, _ = type_checked("sample_user.py")
+    assert said.startswith("Success"), said
+
+
+@pytest.mark.slow
+def test_a_users_mistakes_are_found_by_their_types() -> None:
+    """Which shows that the types above are there: where a name's type is unknown, mypy finds nothing wrong."""
+    lines = Path(__file__).with_name("wrong_user.py").read_text().splitlines()
+    wrong = {number for number, line in enumerate(lines, start=1) if "# wrong" in line}
+    said, found = type_checked("wrong_user.py")
+    assert found == wrong, said
 
 
 def example(name: str) -> str | None:
