@@ -50,25 +50,29 @@ class Update(Protocol):
 def progress_bar(total: int | None, description: str) -> Iterator[Update]:
     """Yield a function that shows progress: a live bar on a terminal, a plain line at every tenth otherwise.
 
-    Without a `total` nothing is shown before the first update, which gives it.
+    Nothing is shown before the first update, which gives the `total` where it is None here.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _plain_updates(total, description)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[text]}"), console=console) as bar:
-        tasks = {} if total is None else {description: bar.add_task(description, total=total, text="")}
-        shown = description
+    bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=console)
+    tasks = {} if total is None else {description: bar.add_task(description, total=total, text="")}
+    shown = description
 
-        def update(done: int, text: str, total: int | None = None, description: str | None = None) -> None:
-            nonlocal shown
-            shown = description or shown
-            if shown not in tasks:
-                tasks[shown] = bar.add_task(shown, total=total, text="")
-            bar.update(tasks[shown], completed=done, total=total, text=text)
+    def update(done: int, text: str, total: int | None = None, description: str | None = None) -> None:
+        nonlocal shown
+        bar.start()
+        shown = description or shown
+        if shown not in tasks:
+            tasks[shown] = bar.add_task(shown, total=total, text="")
+        bar.update(tasks[shown], completed=done, total=total, text=text)
 
+    try:
         yield update
+    finally:
+        bar.stop()
 
 
 def _plain_updates(total: int | None, description: str) -> Update:
