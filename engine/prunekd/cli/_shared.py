@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -25,9 +25,9 @@ def say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def emit(value: object, as_json: bool, text: str) -> None:
-    """Print a result to stdout, as JSON or as text."""
-    click.echo(json.dumps(value, indent=2) if as_json else text)
+def emit(value: object, as_json: bool, text: str | Callable[[], str]) -> None:
+    """Print a result to stdout, as JSON or as text; a function makes the text only where it is wanted."""
+    click.echo(json.dumps(value, indent=2) if as_json else text if isinstance(text, str) else text())
 
 
 @contextmanager

@@ -40,4 +40,4 @@ def command(
     from prunekd.cli._tables import render
 
     comparison = compare(subsets, scores=scores, score=score, out=out, sheets=sheets, store=store)
-    emit(comparison.to_dict(), as_json, render(comparison))
+    emit(comparison.to_dict(), as_json, lambda: render(comparison))

@@ -76,16 +76,16 @@ def command(
                 verify=verify,
                 progress=lambda split, done, total: update(done, "", total, f"verify {split}"),
             )
-        emit(store_facts.to_dict(), as_json, render(store_facts))
+        emit(store_facts.to_dict(), as_json, lambda: render(store_facts))
         if store_facts.damaged:
             raise RuntimeError(f"{path} is damaged: {len(store_facts.damaged)} samples; convert the dataset again")
     elif kind == "run":
         run_facts = inspect_run(path)
-        emit(run_facts.to_dict(), as_json, render(run_facts))
+        emit(run_facts.to_dict(), as_json, lambda: render(run_facts))
     else:
         facts = (
             inspect_scores(path)
             if kind == "scores"
             else inspect_subset(path, store=store, scores=scores, score=score, out=out, seed=seed)
         )
-        emit({"path": str(path), **facts.to_dict()}, as_json, render(facts, path))
+        emit({"path": str(path), **facts.to_dict()}, as_json, lambda: render(facts, path))
