@@ -13,15 +13,15 @@ from prunekd._native.libjpeg import SWITCH
 TESTS = Path(__file__).parent.parent
 # FFCV and DALI decode by themselves; these tests set the switch as they need it.
 LEFT_OUT = "not ffcv and not dali and not test_the_switch and not test_the_reader_says"
+MORE = ["-p", "no:cacheprovider", "-k", LEFT_OUT, "input"]
 
 
 @pytest.mark.skipif(os.environ.get(SWITCH) == "0", reason="this run is switched off itself")
 def test_readers_pass_without_machine_code() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "_native.whole_only", "-p", "no:cacheprovider", "-k", LEFT_OUT]
-        + [str(TESTS / "input"), str(TESTS / "_native/test_jpeg_regions.py")],
+        [sys.executable, "-m", "pytest", "-q", "-p", "_native.whole_only", *MORE],
         env=os.environ | {SWITCH: "0", "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)])},
-        cwd=TESTS.parent,
+        cwd=TESTS,
         capture_output=True,
         text=True,
     )

@@ -1,4 +1,4 @@
-"""A pytest plugin: the run fails where machine code decodes a JPEG, and says how many files simplejpeg decoded whole."""
+"""A pytest plugin: tests fail where machine code would decode, and the run says how many files simplejpeg decoded."""
 
 from collections.abc import Iterator
 from typing import Any
