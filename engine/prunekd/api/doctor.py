@@ -1,5 +1,6 @@
 """Find out what is installed on this machine and what is missing."""
 
+import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -92,14 +93,19 @@ def _decoder() -> list[Finding]:
     whole = _package("JPEG decoder", "simplejpeg", "simplejpeg", "pip install simplejpeg")
     if _import_problem("prunekd._native.libjpeg"):  # it needs torch, which is spoken of already
         return [whole]
-    from prunekd._native.libjpeg import Library, library
+    from prunekd._native.libjpeg import SWITCH, Library, library
 
-    found = library()
+    try:
+        found = library()
+    except ValueError as error:  # what the switch asks for cannot be had
+        found = str(error)
     if isinstance(found, Library):
         crops = Finding(name="JPEG crops", found=True, detail=f"decoded alone, by Pillow's {found.path.name}")
     else:
         detail = f"whole images are decoded, at twice the cost: {found}"
-        crops = Finding(name="JPEG crops", found=False, detail=detail, remedy="pip install --force-reinstall pillow")
+        switched = os.environ.get(SWITCH, "auto") != "auto"
+        remedy = "" if switched else "pip install --force-reinstall pillow"
+        crops = Finding(name="JPEG crops", found=False, detail=detail, remedy=remedy)
     return [whole, crops]
 
 
