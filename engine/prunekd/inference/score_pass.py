@@ -4,7 +4,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -22,7 +21,6 @@ from prunekd.store import Store
 def score_store(
     store: Store,
     teacher: OnlineTeacher,
-    teacher_info: dict[str, Any],
     view: ViewSettings,
     world: World,
     *,
@@ -79,7 +77,7 @@ def score_store(
         )
     scores.provenance.update(
         **made_for(store, "train"),
-        teacher=teacher_info,
+        teacher=teacher.describe(),
         view=view.to_dict(),
         seed=seed,
         seconds=time.perf_counter() - started,

@@ -69,13 +69,17 @@ class Store:
         return self.splits[name]
 
 
-def open_store(path: str | Path) -> Store:
-    """Open a store; its files are held against each other (see `agreement`), keys and payloads are not read.
+def open_store(path: Store | str | Path) -> Store:
+    """Open a store; its files are held against each other (see `validate`), keys and payloads are not read.
+
+    A Store that is open already is returned as it is.
 
     Raises:
         ValueError: not a store, an unfinished one, or damaged: the message names the file.
         OSError: the storage failed.
     """
+    if isinstance(path, Store):
+        return path
     path = Path(path)
     info = _description(path)
     classes = tuple(info["classes"])
