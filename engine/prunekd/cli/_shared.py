@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 from rich.console import Console
@@ -39,30 +39,59 @@ def booked_from(began: float) -> Iterator[Ledger]:
         yield ledger
 
 
+class Update(Protocol):
+    """Moves a progress bar; `total` where it was not known before."""
+
+    def __call__(self, done: int, text: str, total: int | None = None) -> None: ...
+
+
 @contextmanager
-def progress_bar(total: int, description: str) -> Iterator[Callable[[int, str], None]]:
+def progress_bar(total: int | None, description: str) -> Iterator[Update]:
     """Yield `update(done, text)`: a live bar on a terminal, a plain line at every tenth otherwise."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _plain_updates(total, description)
+        yield _plain_updates(total or 0, description)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[text]}"), console=console) as bar:
-        task = bar.add_task(description, total=total, text="")
-        yield lambda done, text: bar.update(task, completed=done, text=text)
+    bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=console)
+    task = bar.add_task(description, total=total, text="")
+
+    def update(done: int, text: str, total: int | None = None) -> None:
+        bar.start()  # with the first report, so that work without any shows no bar
+        bar.update(task, completed=done, text=text, total=total)
+
+    try:
+        yield update
+    finally:
+        bar.stop()
 
 
-def _plain_updates(total: int, description: str) -> Callable[[int, str], None]:
-    shown = -1
+def _plain_updates(total: int, description: str) -> Update:
+    expected, shown = total, -1
 
-    def update(done: int, text: str) -> None:
+    def update(done: int, text: str, total: int | None = None) -> None:
         nonlocal shown
-        tenth = 10 * done // max(total, 1)
+        count = expected if total is None else total
+        tenth = 10 * done // max(count, 1)
         if tenth > shown:
             shown = tenth
-            print(f"{description}: {done}/{total} {text}", file=sys.stderr)
+            print(f"{description}: {done}/{count} {text}", file=sys.stderr)
 
     return update
+
+
+@contextmanager
+def counting_bar(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield `progress(done, total)`, a bar that counts."""
+    with progress_bar(None, description) as update:
+        yield lambda done, total: update(done, unit, total)
+
+
+@contextmanager
+def training_bar(description: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield `progress(values)`, which takes what a trainer reports."""
+    with progress_bar(None, description) as update:
+        yield lambda values: update(values["step"], training_text(values), values["total_steps"])
 
 
 def training_text(values: dict[str, Any]) -> str:

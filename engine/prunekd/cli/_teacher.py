@@ -1,65 +1,69 @@
 """Options of the verbs that run a teacher."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from prunekd.cli._shared import say
+if TYPE_CHECKING:
+    import torch
 
-F = TypeVar("F", bound=Callable[..., Any])
+    from prunekd.distill import OnlineTeacher
+    from prunekd.store import Store
+
+Command = Callable[..., None]
 
 TEACHER_HELP = "A run folder, a .safetensors file, ARCHITECTURE@WEIGHTS or timm:NAME; several with commas: their mean."
 
 
-def teacher_options(precision: str) -> Callable[[F], F]:
-    """Options --teacher-precision (with this default), --teacher-size and --teacher-compile."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherOptions:
+    """--teacher-precision, --teacher-size and --teacher-compile."""
 
-    def decorate(command: F) -> F:
-        for option in (
-            click.option(
-                "--teacher-compile",
-                type=click.Choice(["auto", "on", "off"]),
-                default="auto",
-                show_default=True,
-                help="Run the frozen teacher through torch.compile; auto where that pays.",
-            ),
-            click.option(
-                "--teacher-size",
-                metavar="own|PIXELS",
-                help="Resize the views for the teacher [default: as they are].",
-            ),
-            click.option(
-                "--teacher-precision",
-                type=click.Choice(["bf16", "fp16", "fp32", "auto"]),
-                default=precision,
-                show_default=True,
-                help="Precision of the frozen teacher; auto measures which is fastest.",
-            ),
-        ):
-            command = option(command)
-        return command
+    precision: str
+    size: str | None
+    compile: str
+
+    def open(self, spec: str, store: "Store | Path", device: "torch.device") -> "OnlineTeacher":
+        """Open the teacher `spec` names as the options say."""
+        from prunekd.api.teachers import open_teacher
+
+        return open_teacher(spec, store, precision=self.precision, size=self.size, compile=self.compile, device=device)
+
+
+def teacher_options(precision: str) -> Callable[[Command], Command]:
+    """Add the options of TeacherOptions (--teacher-precision with this default); the command gets `teacher_options`."""
+
+    def decorate(command: Command) -> Command:
+        @click.option(
+            "--teacher-precision",
+            type=click.Choice(["bf16", "fp16", "fp32", "auto"]),
+            default=precision,
+            show_default=True,
+            help="Precision of the frozen teacher; auto measures which is fastest.",
+        )
+        @click.option(
+            "--teacher-size",
+            metavar="own|PIXELS",
+            help="Resize the views for the teacher [default: as they are].",
+        )
+        @click.option(
+            "--teacher-compile",
+            type=click.Choice(["auto", "on", "off"]),
+            default="auto",
+            show_default=True,
+            help="Run the frozen teacher through torch.compile; auto where that pays.",
+        )
+        @wraps(command)
+        def gather(
+            *args: Any, teacher_precision: str, teacher_size: str | None, teacher_compile: str, **rest: Any
+        ) -> None:
+            options = TeacherOptions(precision=teacher_precision, size=teacher_size, compile=teacher_compile)
+            command(*args, teacher_options=options, **rest)
+
+        return gather
 
     return decorate
-
-
-def open_teacher_with(
-    options: Mapping[str, Any], spec: str | None, classes: tuple[str, ...], device: Any
-) -> tuple[Any, Any]:
-    """Open the teacher `spec` names as the options of `teacher_options` say, and describe it; (None, None) without."""
-    if spec is None:
-        return None, None
-    from prunekd.distill import TeacherSettings, describe_teacher, open_teacher
-    from prunekd.training.evaluate import DTYPES
-
-    size = options["teacher_size"]
-    settings = TeacherSettings(
-        dtype=DTYPES.get(options["teacher_precision"]),
-        channels_last=None,
-        size=int(size) if size is not None and size.isdigit() else size,
-        compile=options["teacher_compile"],
-        device=device,
-    )
-    teacher = open_teacher(spec, classes, settings)
-    say(f"teacher: {teacher!r}")
-    return teacher, describe_teacher(spec, teacher)

@@ -3,11 +3,20 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from prunekd.distill.teacher import OnlineTeacher, TeacherSettings
 from prunekd.distill.teacher_files import load_teacher_model
 from prunekd.models import ModelCard, check_logits
+
+# dtype of weights and activations by the name on the command line; auto measures which is fastest
+PRECISIONS: dict[str, torch.dtype | None] = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+    "auto": None,
+}
 
 
 def open_teacher(spec: str, classes: tuple[str, ...], settings: TeacherSettings) -> OnlineTeacher:
@@ -55,3 +64,45 @@ def wrap_module(
     )
     check_logits(module, len(classes), size, "the teacher")
     return OnlineTeacher(module, card, settings)
+
+
+def as_teacher(
+    teacher: OnlineTeacher | nn.Module | str | Path,
+    classes: tuple[str, ...],
+    *,
+    precision: str = "bf16",
+    size: int | str | None = None,
+    compile: str = "auto",
+    device: torch.device,
+) -> OnlineTeacher:
+    """A teacher for a store with these `classes` from a spec or path; an open teacher is checked and returned.
+
+    Args:
+        precision: a key of PRECISIONS.
+        size, compile, device: see TeacherSettings.
+
+    Raises:
+        ValueError: the teacher cannot be found, does not fit, is on another device, or is a module, of which more must
+            be known.
+    """
+    if isinstance(teacher, OnlineTeacher):
+        teacher.check_fits(classes)
+        mine = teacher.settings.device
+        if mine.type != device.type or (mine.index or 0) != (device.index or 0):
+            raise ValueError(f"the teacher is on {mine}, the work on {device}; open the teacher with device={device}")
+        return teacher
+    if isinstance(teacher, nn.Module):
+        raise ValueError(
+            f"the teacher is a module ({type(teacher).__name__}), which does not say how its images are normalized nor "
+            "which classes it knows; open it first: prunekd.open_teacher(module, store, mean=..., std=..., classes=...)"
+        )
+    return open_teacher(str(teacher), classes, teacher_settings(precision, size, compile, device))
+
+
+def teacher_settings(precision: str, size: int | str | None, compile: str, device: torch.device) -> TeacherSettings:
+    """TeacherSettings from the words that the command line and study files use; ValueError for an unknown precision."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"the teacher's precision is {precision!r}; it must be {', '.join(PRECISIONS)}")
+    if isinstance(size, str) and size.isdigit():
+        size = int(size)
+    return TeacherSettings(dtype=PRECISIONS[precision], channels_last=None, size=size, compile=compile, device=device)

@@ -42,6 +42,12 @@ class LabelCheck:
     worst: float
     median: float
 
+    def __str__(self) -> str:
+        return (
+            f"{self.records} records computed anew: they differ by {self.worst:.1e} std of a logit at most, "
+            f"{self.median:.1e} in the median (limit {TOLERANCE})"
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelSpec:
