@@ -16,6 +16,7 @@ from prunekd.distill import CachedTeacher
 from prunekd.distill.opening import as_teacher
 from prunekd.pruning import Subset, as_subset
 from prunekd.pruning.scores import Scores
+from prunekd.pruning.training_dynamics import DYNAMICS
 from prunekd.store import Store, open_store
 from prunekd.training import Recipe, RunSpec, Trainer
 from prunekd.training.inputs import as_labels, class_scale
@@ -37,7 +38,7 @@ def train(
     labels: CachedTeacher | str | Path | None = None,
     reshape: Scores | str | Path | None = None,
     model: nn.Module | None = None,
-    track: Sequence[str] = (),
+    track: str | Sequence[str] = (),
     reader: str = "native",
     on_error: str = "raise",
     workers: int | None = None,
@@ -63,7 +64,7 @@ def train(
         model: a student of your own in place of the recipe's model: takes normalized images (B, 3, H, W), returns
             logits (B, C) as a tensor. It is trained in place, moved to the device, and left in eval mode. With
             ema.decay it holds the last weights, and the run's folder their average.
-        track: training-dynamics scores to gather, by name; they are written to the run's scores.parquet.
+        track: training-dynamics scores to gather, by name, or `all`; they are written to the run's scores.parquet.
         reader: a key of prunekd.input.READERS.
         on_error: what to do with a corrupt sample: `raise`, `replace` (by a kept one of its class) or `skip`.
         workers: decoding threads; None for one per core.
@@ -85,7 +86,7 @@ def train(
         print(run.top1, run.path)
     """
     store, out = open_store(store), Path(out)
-    resolved = as_recipe(recipe, {**(settings or {}), **({"track": tuple(track)} if track else {})})
+    resolved = as_recipe(recipe, {**(settings or {}), **({"track": _tracked(track)} if track else {})})
     with open_world(device_of(teacher, device)) as world:
         chosen = None if subset is None else as_subset(store, subset)
         online = None if teacher is None else as_teacher(teacher, store.classes, device=world.device)
@@ -125,6 +126,11 @@ def _finished(spec: RunSpec) -> Run:
     if spec.model is not None:
         run.load_model(spec.model)
     return run
+
+
+def _tracked(names: str | Sequence[str]) -> tuple[str, ...]:
+    several = [names] if isinstance(names, str) else names
+    return tuple(DYNAMICS) if "all" in several else tuple(several)
 
 
 def _announce(spec: RunSpec) -> None:

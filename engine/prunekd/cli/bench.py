@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, booked_from, emit
-from prunekd.cli._teacher import TEACHER_HELP, TeacherOptions, teacher_options
-from prunekd.cli._training import TrainingOptions, training_options
+from prunekd.cli._teacher import TEACHER_HELP, teacher_options
+from prunekd.cli._training import settings_of, training_options
 
 if TYPE_CHECKING:
     from prunekd.report.results import Sweep
@@ -122,7 +122,12 @@ def command(
     began: float,
     *,
     store: Path,
-    training: TrainingOptions,
+    recipe: str,
+    alpha: str | None,
+    temperature: float | None,
+    reader: str,
+    on_error: str,
+    overrides: tuple[str, ...],
     out: Path,
     keeps: tuple[float, ...],
     arms: str,
@@ -140,7 +145,9 @@ def command(
     dry_run: bool,
     costs: tuple[tuple[str, float], ...],
     wandb: str | None,
-    teacher_options: TeacherOptions,
+    teacher_precision: str,
+    teacher_size: str | None,
+    teacher_compile: str,
     device: str,
     workers: int | None,
     as_json: bool,
@@ -163,8 +170,8 @@ def command(
 
     with booked_from(began) as ledger:
         settings = SweepSettings(
-            recipe=training.recipe,
-            settings=training.settings,
+            recipe=recipe,
+            settings=settings_of(overrides, alpha, temperature),
             keeps=keeps,
             arms=tuple(arms.split(",")),
             own_arms=own_arms,
@@ -172,9 +179,9 @@ def command(
             policies=tuple(policies.split(",")),
             seeds=seeds,
             teacher=teacher,
-            teacher_precision=teacher_options.precision,
-            teacher_size=teacher_options.size,
-            teacher_compile=teacher_options.compile,
+            teacher_precision=teacher_precision,
+            teacher_size=teacher_size,
+            teacher_compile=teacher_compile,
             labels=labels,
             views=views,
             scores=scores,
@@ -182,8 +189,8 @@ def command(
             cold=cold,
             time_only=time_only,
             costs=dict(costs),
-            reader=training.reader,
-            on_error=training.on_error,
+            reader=reader,
+            on_error=on_error,
             workers=workers,
         )
         if dry_run:

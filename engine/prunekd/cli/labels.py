@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, counting_bar, emit
-from prunekd.cli._teacher import TEACHER_HELP, TeacherOptions, teacher_options
+from prunekd.cli._teacher import TEACHER_HELP, teacher_options
 
 
 @click.command("labels")
@@ -53,7 +53,9 @@ def command(
     reader: str,
     verify: Path | None,
     records: int,
-    teacher_options: TeacherOptions,
+    teacher_precision: str,
+    teacher_size: str | None,
+    teacher_compile: str,
     device: str,
     workers: int | None,
     as_json: bool,
@@ -70,6 +72,7 @@ def command(
       prunekd train store --recipe photos --labels labels --out student
     """
     from prunekd.api.labels import make_labels, summarize_labels, verify_labels
+    from prunekd.api.teachers import open_teacher
     from prunekd.common.distributed import open_world
     from prunekd.training.recipe import as_recipe, parse_settings
 
@@ -96,7 +99,14 @@ def command(
             with counting_bar("labels", "records") as progress:
                 made = make_labels(
                     store,
-                    teacher_options.open(teacher, store, world.device),
+                    open_teacher(
+                        teacher,
+                        store,
+                        precision=teacher_precision,
+                        size=teacher_size,
+                        compile=teacher_compile,
+                        device=world.device,
+                    ),
                     recipe=resolved,
                     out=out,
                     views=views,

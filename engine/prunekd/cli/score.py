@@ -6,7 +6,7 @@ from typing import Literal
 import click
 
 from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, counting_bar, emit
-from prunekd.cli._teacher import TEACHER_HELP, TeacherOptions, teacher_options
+from prunekd.cli._teacher import TEACHER_HELP, teacher_options
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -71,7 +71,9 @@ def command(
     hard_end: Literal["high", "low"],
     fill: float | None,
     merged: tuple[Path, ...],
-    teacher_options: TeacherOptions,
+    teacher_precision: str,
+    teacher_size: str | None,
+    teacher_compile: str,
     device: str,
     workers: int | None,
     as_json: bool,
@@ -85,6 +87,7 @@ def command(
       prunekd score store --merge run0/scores.parquet --merge run1/scores.parquet --out mean.parquet
     """
     from prunekd.api.scoring import import_scores, merge_scores, score
+    from prunekd.api.teachers import open_teacher
     from prunekd.common.distributed import open_world
 
     if out.exists():
@@ -105,7 +108,14 @@ def command(
             with counting_bar("score", "samples") as progress:
                 scores = score(
                     store,
-                    teacher_options.open(teacher, store, world.device),
+                    open_teacher(
+                        teacher,
+                        store,
+                        precision=teacher_precision,
+                        size=teacher_size,
+                        compile=teacher_compile,
+                        device=world.device,
+                    ),
                     names=[part.strip() for part in names.split(",")],
                     view=view,
                     recipe=recipe,

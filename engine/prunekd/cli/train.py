@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, booked_from, emit, training_bar
-from prunekd.cli._teacher import TEACHER_HELP, TeacherOptions, teacher_options
-from prunekd.cli._training import TrainingOptions, training_options
+from prunekd.cli._teacher import TEACHER_HELP, teacher_options
+from prunekd.cli._training import settings_of, training_options
 
 
 @click.command("train")
@@ -37,7 +37,12 @@ def command(
     began: float,
     *,
     store: Path,
-    training: TrainingOptions,
+    recipe: str,
+    alpha: str | None,
+    temperature: float | None,
+    reader: str,
+    on_error: str,
+    overrides: tuple[str, ...],
     out: Path,
     subset: Path | None,
     teacher: str | None,
@@ -45,7 +50,9 @@ def command(
     reshape: Path | None,
     track: str | None,
     resume: str | None,
-    teacher_options: TeacherOptions,
+    teacher_precision: str,
+    teacher_size: str | None,
+    teacher_compile: str,
     device: str,
     workers: int | None,
     as_json: bool,
@@ -59,22 +66,33 @@ def command(
       prunekd train store --recipe demo --out teacher
       prunekd train store --recipe demo --subset half.parquet --teacher teacher --out student
     """
+    from prunekd.api.teachers import open_teacher
     from prunekd.api.training import train
     from prunekd.common.distributed import open_world
 
     with booked_from(began) as ledger, open_world(device) as world, training_bar(out.name) as progress:
+        opened = None
+        if teacher is not None:
+            opened = open_teacher(
+                teacher,
+                store,
+                precision=teacher_precision,
+                size=teacher_size,
+                compile=teacher_compile,
+                device=world.device,
+            )
         run = train(
             store,
-            recipe=training.recipe,
-            settings=training.settings,
+            recipe=recipe,
+            settings=settings_of(overrides, alpha, temperature),
             out=out,
             subset=subset,
-            teacher=teacher and teacher_options.open(teacher, store, world.device),
+            teacher=opened,
             labels=labels,
             reshape=reshape,
             track=track.split(",") if track else (),
-            reader=training.reader,
-            on_error=training.on_error,
+            reader=reader,
+            on_error=on_error,
             workers=workers,
             device=world.device,
             resume=resume,
