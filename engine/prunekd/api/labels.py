@@ -5,8 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from prunekd.api.stores import AnyStore, AnySubset, open_store
 from prunekd.api.teachers import Device, TeacherLike, device_of
 from prunekd.common.distributed import open_world
 from prunekd.distill import BreakEven, CachedTeacher, OnlineTeacher
@@ -15,8 +14,7 @@ from prunekd.distill.opening import PRECISIONS, as_teacher
 from prunekd.distill.teacher import MODULE
 from prunekd.inference import label_pass
 from prunekd.inference.label_pass import LabelCheck, LabelSpec, choose_topk
-from prunekd.pruning import Subset, as_subset
-from prunekd.store import Store, open_store
+from prunekd.pruning import as_subset
 from prunekd.training import Recipe
 from prunekd.training.recipe import Settings, as_recipe
 
@@ -24,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 
 def make_labels(
-    store: Store | str | Path,
+    store: AnyStore,
     teacher: TeacherLike,
     *,
     recipe: Recipe | str | Path,
     out: str | Path,
     views: int = 8,
     topk: int | str | None = None,
-    subset: Subset | str | Path | np.ndarray | None = None,
+    subset: AnySubset | None = None,
     seed: int | None = None,
     temperature: float | None = None,
     settings: Settings | None = None,
@@ -70,7 +68,7 @@ def make_labels(
             logits that are not finite.
 
     Example:
-        labels = prunekd.make_labels("store", "teacher", recipe="demo", out="labels", views=2)
+        labels = prunekd.make_labels("store", "teacher", recipe="demo", out="soft-labels", views=2)
         print(labels.views, labels.num_classes)
     """
     store = open_store(store)
@@ -106,7 +104,7 @@ def make_labels(
 
 
 def verify_labels(
-    store: Store | str | Path,
+    store: AnyStore,
     labels: CachedTeacher | str | Path,
     *,
     teacher: TeacherLike | None = None,
@@ -135,7 +133,7 @@ def verify_labels(
         RuntimeError: a soft label that differs by more than rounding explains.
 
     Example:
-        labels = prunekd.make_labels("store", "teacher", recipe="demo", out="labels", views=2)
+        labels = prunekd.make_labels("store", "teacher", recipe="demo", out="soft-labels", views=2)
         from prunekd.api.labels import verify_labels
         print(verify_labels("store", labels, records=16))
     """

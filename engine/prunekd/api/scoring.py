@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from prunekd.api.stores import AnyStore, open_store
 from prunekd.api.teachers import Device, TeacherLike, device_of
 from prunekd.common.distributed import open_world
 from prunekd.distill.opening import as_teacher
@@ -12,7 +13,6 @@ from prunekd.input.views import ViewSettings
 from prunekd.pruning.scores import Scores, as_scores, imported
 from prunekd.pruning.scores.average import average_scores
 from prunekd.pruning.scores.score import HardEnd
-from prunekd.store import Store, open_store
 from prunekd.training import Recipe
 from prunekd.training.recipe import as_recipe
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def score(
-    store: Store | str | Path,
+    store: AnyStore,
     teacher: TeacherLike,
     *,
     names: str | Sequence[str] = LOGITS,
@@ -91,7 +91,7 @@ def score(
 
 
 def import_scores(
-    store: Store | str | Path,
+    store: AnyStore,
     file: str | Path,
     column: str,
     *,
@@ -134,7 +134,7 @@ def import_scores(
     return scores
 
 
-def merge_scores(store: Store | str | Path, tables: Sequence[Scores | str | Path]) -> Scores:
+def merge_scores(store: AnyStore, tables: Sequence[Scores | str | Path]) -> Scores:
     """Average scores over files, as EL2N is averaged over several runs.
 
     Args:

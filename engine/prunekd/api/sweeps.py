@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from prunekd.api.stores import AnyStore, open_store
 from prunekd.api.teachers import Device
 from prunekd.common.distributed import World, open_world
 from prunekd.common.ledger import Ledger
@@ -10,7 +11,6 @@ from prunekd.report.aggregate import summarize_sweep
 from prunekd.report.alpha_table import write_alpha
 from prunekd.report.results import Sweep, read_sweep
 from prunekd.report.write import Report, write_report
-from prunekd.store import Store, open_store
 from prunekd.sweep.forecast import Forecast
 from prunekd.sweep.prepare import Passes, estimate, prepare
 from prunekd.sweep.session import Watch, train_sweep
@@ -21,7 +21,7 @@ __all__ = ["SweepSettings", "forecast", "report", "run_sweep"]
 
 def run_sweep(
     study: Study,
-    store: Store | str | Path,
+    store: AnyStore,
     *,
     out: str | Path,
     wandb: str | None = None,
@@ -54,8 +54,8 @@ def run_sweep(
         RuntimeError: stopped by a signal; call again to go on.
 
     Example:
-        study = {"recipe": "demo", "settings": {"epochs": 1}, "keeps": [1, 0.5], "arms": ["plain"]}
-        sweep = prunekd.run_sweep(study, "store", out="sweep")
+        study = {"recipe": "demo", "settings": {"epochs": 1, "batch_size": 16}, "arms": ["plain"], "keeps": [1]}
+        sweep = prunekd.run_sweep(study, "store", out="plain-sweep")
         print([(run.name, run.top1) for run in sweep.runs])
     """
     settings, store, out, ledger = as_settings(study), open_store(store), Path(out), ledger or Ledger()
@@ -69,7 +69,7 @@ def run_sweep(
     return sweep
 
 
-def forecast(study: Study, store: Store | str | Path, *, out: str | Path, device: Device = "auto") -> Forecast:
+def forecast(study: Study, store: AnyStore, *, out: str | Path, device: Device = "auto") -> Forecast:
     """Estimate what `run_sweep` with the same arguments would take, from a few batches; writes nothing.
 
     Returns:
@@ -80,8 +80,8 @@ def forecast(study: Study, store: Store | str | Path, *, out: str | Path, device
 
     Example:
         from prunekd.api.sweeps import forecast
-        study = {"recipe": "demo", "keeps": [1, 0.5], "arms": ["plain"]}
-        print(forecast(study, "store", out="sweep").seconds)
+        study = {"recipe": "demo", "arms": ["plain"], "keeps": [1]}
+        print(forecast(study, "store", out="plain-sweep").seconds)
     """
     settings, store = as_settings(study), open_store(store)
     with open_world(device) as world:
@@ -104,9 +104,7 @@ def report(sweeps: Sweep | str | Path | Sequence[Sweep | str | Path], out: str |
         ValueError: a folder without a sweep, a damaged file, or another suffix.
 
     Example:
-        study = {"recipe": "demo", "settings": {"epochs": 1}, "keeps": [1, 0.5], "arms": ["plain"]}
-        sweep = prunekd.run_sweep(study, "store", out="sweep")
-        found = prunekd.report(sweep, "report.html")
+        found = prunekd.report("sweep", "report.html")
         print(found.headlines, found.files)
     """
     several = [sweeps] if isinstance(sweeps, (Sweep, str, Path)) else sweeps

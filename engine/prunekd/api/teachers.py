@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from prunekd.api.stores import AnyStore, open_store
 from prunekd.common.distributed import choose_device
 from prunekd.distill import OnlineTeacher, wrap_module
 from prunekd.distill.opening import as_teacher, teacher_settings
-from prunekd.store import Store, open_store
+from prunekd.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ LARGEST_SIDE = 224  # pixels, of the images a module is tried on, unless the sto
 
 def open_teacher(
     teacher: TeacherLike,
-    store: Store | str | Path,
+    store: AnyStore,
     *,
     precision: str = "bf16",
     size: int | str | None = None,

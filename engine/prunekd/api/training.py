@@ -5,19 +5,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from prunekd.api.stores import AnyStore, AnySubset, open_store
 from prunekd.api.teachers import Device, TeacherLike, device_of
 from prunekd.common.distributed import open_world
 from prunekd.common.ledger import Ledger
 from prunekd.distill import CachedTeacher
 from prunekd.distill.opening import as_teacher
-from prunekd.pruning import Subset, as_subset
+from prunekd.pruning import as_subset
 from prunekd.pruning.scores import Scores
 from prunekd.pruning.training_dynamics import DYNAMICS
-from prunekd.store import Store, open_store
 from prunekd.training import Recipe, RunSpec, Trainer
 from prunekd.training.inputs import as_labels, class_scale
 from prunekd.training.outcome import RESULT_FILE, Run
@@ -28,12 +27,12 @@ logger = logging.getLogger(__name__)
 
 
 def train(
-    store: Store | str | Path,
+    store: AnyStore,
     *,
     recipe: Recipe | str | Path,
     out: str | Path,
     settings: Settings | None = None,
-    subset: Subset | str | Path | np.ndarray | None = None,
+    subset: AnySubset | None = None,
     teacher: TeacherLike | None = None,
     labels: CachedTeacher | str | Path | None = None,
     reshape: Scores | str | Path | None = None,

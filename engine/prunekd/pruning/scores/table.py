@@ -57,7 +57,7 @@ class Scores:
         return self.values(name, self.ids)
 
     def save(self, path: str | Path) -> None:
-        """Write these scores as Parquet: `id`, `label`, a column per score, the rest under the schema's key `prunekd`."""
+        """Write these scores as Parquet: `id`, `label`, a column per score; the rest as JSON in the schema."""
         write_scores(Path(path), self)
 
     def to_table(self) -> pa.Table:

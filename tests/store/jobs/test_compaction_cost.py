@@ -15,7 +15,7 @@ from prunekd.store.jobs.compaction_cost import (
     Reading,
     Storage,
     available_memory,
-    gain_facts,
+    compaction_cost,
     gains,
     storage_of,
     touched,
@@ -106,13 +106,13 @@ def _bytes_read() -> int:
 
 def test_the_facts_say_what_pays_and_on_what_it_rests(tiny_store: Store) -> None:
     storage = Storage(kind="network", file_system="nfs4", read_ahead=1 << 17)
-    facts = gain_facts(tiny_store.split("train"), np.arange(48), 10, 0, storage)
-    assert (facts["kept"], facts["kept_bytes"], facts["storage"], facts["epochs"]) == (48, 48 * 432, "network", 10)
-    for one in facts["readers"].values():
-        assert one["bytes_saved"] == one["bytes_before"] - one["bytes_after"] - one["bytes_copied"]
-        assert one["pays"] == (one["bytes_saved"] > 0)
-        assert one["pays"] == (one["pays_from_epochs"] is not None and one["pays_from_epochs"] <= 10)
-        assert one["stays_in_memory"] == {"before": False, "after": one["bytes_after"] == 0}
+    cost = compaction_cost(tiny_store.split("train"), np.arange(48), 10, 0, storage)
+    assert (cost.kept, cost.kept_bytes, cost.storage, cost.epochs) == (48, 48 * 432, "network", 10)
+    for one in cost.readers.values():
+        assert one.bytes_saved == one.bytes_before - one.bytes_after - one.bytes_copied
+        assert one.pays == (one.bytes_saved > 0)
+        assert one.pays == (one.pays_from_epochs is not None and one.pays_from_epochs <= 10)
+        assert one.stays_in_memory == {"before": False, "after": one.bytes_after == 0}
 
 
 def test_the_storage_under_a_path_is_described(tmp_path: Path) -> None:
