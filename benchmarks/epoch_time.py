@@ -20,8 +20,8 @@ from PIL import Image
 
 from prunekd.common.distributed import open_world
 from prunekd.distill import TeacherSettings, open_teacher
-from prunekd.report.aggregate import summarize_sweep
-from prunekd.report.results import read_sweep
+from prunekd.reporting.aggregate import summarize_sweep
+from prunekd.reporting.results import read_sweep
 from prunekd.store import Store, open_store
 from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source

@@ -7,10 +7,10 @@ from prunekd.api.stores import AnyStore, open_store
 from prunekd.api.teachers import Device
 from prunekd.common.distributed import World, open_world
 from prunekd.common.ledger import Ledger
-from prunekd.report.aggregate import summarize_sweep
-from prunekd.report.alpha_table import write_alpha
-from prunekd.report.results import Sweep, read_sweep
-from prunekd.report.write import Report, write_report
+from prunekd.reporting.aggregate import summarize_sweep
+from prunekd.reporting.alpha_table import write_alpha
+from prunekd.reporting.results import Sweep, read_sweep
+from prunekd.reporting.write import Report, write_report
 from prunekd.sweep.forecast import Forecast
 from prunekd.sweep.prepare import Passes, estimate, prepare
 from prunekd.sweep.session import Watch, train_sweep

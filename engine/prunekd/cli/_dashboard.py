@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prunekd.cli._shared import counting_bar, say
-from prunekd.report.wording import plural, series_title
+from prunekd.reporting.wording import plural, series_title
 from prunekd.sweep.progress import RunState, SweepProgress
 
 MARGIN = 7  # lines of the terminal that are not rows of the table

@@ -10,7 +10,7 @@ from prunekd.cli._teacher import TEACHER_HELP, teacher_options
 from prunekd.cli._training import settings_of, training_options
 
 if TYPE_CHECKING:
-    from prunekd.report.results import Sweep
+    from prunekd.reporting.results import Sweep
     from prunekd.sweep.forecast import Forecast
 
 
@@ -216,7 +216,7 @@ def command(
 
 
 def _emit_alphas(sweep: "Sweep", as_json: bool) -> None:
-    from prunekd.report.alpha_table import FILE, alpha_rows, alpha_text
+    from prunekd.reporting.alpha_table import FILE, alpha_rows, alpha_text
 
     rows = alpha_rows(sweep)
     emit(rows, as_json, f"{alpha_text(rows)}\n{sweep.path / FILE}")
@@ -253,7 +253,7 @@ def _values(found: "Forecast") -> dict[str, object]:
 
 def _table(found: "Forecast") -> str:
     from prunekd.cli._dashboard import duration
-    from prunekd.report.wording import number, plural
+    from prunekd.reporting.wording import number, plural
 
     width = max([len("run"), *(len(item.run.name) for item in found.runs)])
     lines = [f"{'run':{width}}  epochs      samples    training  evaluation"]

@@ -27,6 +27,7 @@ from prunekd.distill.teacher_files import digest_of
 from prunekd.input import READERS
 from prunekd.models import own_name
 from prunekd.pruning.subset import Subset
+from prunekd.pruning.training_dynamics import DYNAMICS
 from prunekd.store import Store
 from prunekd.training.settings import Recipe
 
@@ -73,6 +74,9 @@ class RunSpec:
                 f"with views of kind {self.recipe.train_view.kind} a growing resolution changes what is cut out, and "
                 "cached soft labels would not fit; set progressive.start to 0"
             )
+        for name in self.recipe.track:
+            if name not in DYNAMICS:
+                raise unknown("training-dynamics score", name, DYNAMICS)
         if self.recipe.track and self.recipe.mix.on:
             raise ValueError("training dynamics of mixed images belong to no sample; set mix.mixup and mix.cutmix to 0")
         self.objective(torch.device("cpu"))  # raises what is wrong with it

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunekd.common.files import replacing
-from prunekd.report.aggregate import Summary
-from prunekd.report.headline import headline
-from prunekd.report.markdown import render_markdown
-from prunekd.report.tables import render_csv, render_json
+from prunekd.reporting.aggregate import Summary
+from prunekd.reporting.headline import headline
+from prunekd.reporting.markdown import render_markdown
+from prunekd.reporting.tables import render_csv, render_json
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +66,8 @@ def write_report(summaries: Sequence[Summary], out: Path) -> list[Path]:
 
 def _write_all(summaries: Sequence[Summary], out: Path) -> list[Path]:
     """The page last, so that it is there only when all is."""
-    from prunekd.report.figures import write_overview  # Matplotlib: a second to import, for pictures alone
-    from prunekd.report.page import write_page
+    from prunekd.reporting.figures import write_overview  # Matplotlib: a second to import, for pictures alone
+    from prunekd.reporting.page import write_page
 
     runs = sum(len(summary.sweep.runs) for summary in summaries)
     logger.info(f"{len(summaries)} sweep{'s' * (len(summaries) > 1)}, {runs} runs")

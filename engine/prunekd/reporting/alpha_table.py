@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from prunekd.common.files import replacing
-from prunekd.report.results import Sweep
-from prunekd.report.stats import Stat, spread, stat
+from prunekd.reporting.results import Sweep
+from prunekd.reporting.stats import Stat, spread, stat
 
 FILE = "alpha.csv"  # in the sweep's folder
 
