@@ -59,7 +59,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages("engine") + find_packages("kernels"),
     package_dir={"prunekd": "engine/prunekd", "prunekd_kernels": "kernels/prunekd_kernels"},
-    package_data={"prunekd": ["recipes/*.yaml", "report/assets/*", "py.typed"], "prunekd_kernels": ["py.typed"]},
+    package_data={"prunekd": ["recipes/*.yaml", "reporting/assets/*", "py.typed"], "prunekd_kernels": ["py.typed"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["prunekd = prunekd.cli:main"]},

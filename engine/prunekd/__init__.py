@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from prunekd.input.readers.batch import Batch as Batch
     from prunekd.pruning.scores.table import Scores as Scores
     from prunekd.pruning.subset import Subset as Subset
-    from prunekd.report.results import Sweep as Sweep
+    from prunekd.reporting.results import Sweep as Sweep
     from prunekd.store.format.store import Store as Store
     from prunekd.training.outcome import Run as Run
 
@@ -50,7 +50,7 @@ _HOMES = {
     "Scores": "prunekd.pruning.scores.table",
     "Store": "prunekd.store.format.store",
     "Subset": "prunekd.pruning.subset",
-    "Sweep": "prunekd.report.results",
+    "Sweep": "prunekd.reporting.results",
 }
 
 __all__ = [

@@ -15,7 +15,7 @@ from prunekd.pruning.parquet import check_same_store, describe
 from prunekd.pruning.prefix import prefix
 from prunekd.pruning.scores.table import Scores, as_scores
 from prunekd.pruning.subset import Subset, as_subset, read_subset
-from prunekd.report.run_folder import RunFacts, read_run_folder
+from prunekd.reporting.run_folder import RunFacts, read_run_folder
 from prunekd.store.format.store import STORE_FILE
 from prunekd.store.jobs.compaction_cost import CompactionCost, compaction_cost
 from prunekd.store.jobs.facts import StoreFacts, store_facts

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import click
 from rich.console import Console
@@ -107,6 +107,20 @@ class Speed:
         """What was done per second, given how much is `done` in all."""
         self._before = done if self._before is None else self._before
         return (done - self._before) / self.seconds
+
+
+@contextmanager
+def counting_bar(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield `progress(done, total)`, a bar that counts."""
+    with progress_bar(None, description) as update:
+        yield lambda done, total: update(done, unit, total)
+
+
+@contextmanager
+def training_bar(description: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield `progress(values)`, a bar that takes what a trainer reports."""
+    with progress_bar(None, description) as update:
+        yield lambda values: update(values["step"], training_text(values), values["total_steps"])
 
 
 def training_text(values: Mapping[str, float]) -> str:

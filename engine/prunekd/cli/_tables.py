@@ -13,7 +13,7 @@ from rich.text import Text
 from prunekd.common.distribution import Distribution
 from prunekd.pruning.compare import Comparison
 from prunekd.pruning.facts import ScoresFacts, SubsetFacts
-from prunekd.report.run_folder import RunFacts
+from prunekd.reporting.run_folder import RunFacts
 from prunekd.store import Store
 from prunekd.store.jobs.compaction_cost import CompactionCost, ReaderCost
 from prunekd.store.jobs.facts import StoreFacts

@@ -121,7 +121,7 @@ class Store:
 
 
 def open_store(path: str | Path) -> Store:
-    """Open a store; its files are held against each other (see `agreement`), keys and payloads are not read.
+    """Open a store; its files are held against each other (see `validate`), keys and payloads are not read.
 
     Raises:
         ValueError: not a store, an unfinished one, or damaged: the message names the file.

@@ -6,8 +6,8 @@ from statistics import median
 
 import numpy as np
 
-from prunekd.report.group import Group
-from prunekd.report.stats import spread
+from prunekd.reporting.group import Group
+from prunekd.reporting.stats import spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

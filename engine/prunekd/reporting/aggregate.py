@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from statistics import mean, median
 
 from prunekd.pruning.policies import POLICIES
-from prunekd.report.controls import EqualTime, Fit, compare_equal_time, fit_epochs
-from prunekd.report.group import Group
-from prunekd.report.results import Run, Sweep
-from prunekd.report.stats import Stat, quartiles, stat, stat_of
+from prunekd.reporting.controls import EqualTime, Fit, compare_equal_time, fit_epochs
+from prunekd.reporting.group import Group
+from prunekd.reporting.results import Run, Sweep
+from prunekd.reporting.stats import Stat, quartiles, stat, stat_of
 from prunekd.sweep.arms import ARMS, Arm, arms_of
 from prunekd.sweep.grid import WHOLE
 

@@ -11,12 +11,12 @@ import pytest
 from click.testing import CliRunner
 
 from prunekd.cli import main
-from prunekd.report.aggregate import summarize_sweep
-from prunekd.report.claims import check_claims
-from prunekd.report.results import read_sweep
-from prunekd.report.style import DARK, LIGHT, arm_role
-from report.browser import Browser, chromium
-from report.synthetic import COSTS, EPOCHS, FULL_SECONDS, write_big_sweep
+from prunekd.reporting.aggregate import summarize_sweep
+from prunekd.reporting.claims import check_claims
+from prunekd.reporting.results import read_sweep
+from prunekd.reporting.style import DARK, LIGHT, arm_role
+from reporting.browser import Browser, chromium
+from reporting.synthetic import COSTS, EPOCHS, FULL_SECONDS, write_big_sweep
 from support import require_program
 
 READY = "document.documentElement.dataset.ready !== undefined"

@@ -8,10 +8,10 @@ seeds' spread (the standard deviation of the difference); one seed decides nothi
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from prunekd.report.aggregate import Summary
-from prunekd.report.group import Group
-from prunekd.report.stats import Stat, spread
-from prunekd.report.wording import plural
+from prunekd.reporting.aggregate import Summary
+from prunekd.reporting.group import Group
+from prunekd.reporting.stats import Stat, spread
+from prunekd.reporting.wording import plural
 
 HELD, FAILED, UNCLEAR, UNTESTED = "held", "did not hold", "unclear", "not tested"
 KD = ("kd", "kd_cached")  # the arms that distil as the papers do

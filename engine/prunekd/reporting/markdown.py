@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
-from prunekd.report.aggregate import Summary
-from prunekd.report.claims import check_claims
-from prunekd.report.headline import headline
-from prunekd.report.sections import POINT_COLUMNS, point_row
+from prunekd.reporting.aggregate import Summary
+from prunekd.reporting.claims import check_claims
+from prunekd.reporting.headline import headline
+from prunekd.reporting.sections import POINT_COLUMNS, point_row
 
 
 def render_markdown(summaries: Sequence[Summary]) -> str:

@@ -9,11 +9,11 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
-from prunekd.report.aggregate import Summary
-from prunekd.report.claims import check_claims
-from prunekd.report.group import Group
-from prunekd.report.headline import headline
-from prunekd.report.results import Run, timing_note
+from prunekd.reporting.aggregate import Summary
+from prunekd.reporting.claims import check_claims
+from prunekd.reporting.group import Group
+from prunekd.reporting.headline import headline
+from prunekd.reporting.results import Run, timing_note
 
 
 def run_row(run: Run) -> dict[str, Any]:

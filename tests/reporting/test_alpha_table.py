@@ -7,8 +7,8 @@ from statistics import mean, stdev
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunekd.report.alpha_table import alpha_rows, alpha_text
-from prunekd.report.results import Run, Sweep
+from prunekd.reporting.alpha_table import alpha_rows, alpha_text
+from prunekd.reporting.results import Run, Sweep
 from prunekd.sweep.arms import ALPHAS, alpha_arms
 
 KEEPS = (1.0, 0.5, 0.1)

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from prunekd.report.aggregate import Summary
-from prunekd.report.claims import FAILED, HELD, UNCLEAR, UNTESTED, check_claims
-from prunekd.report.controls import Fit
-from prunekd.report.group import Group
-from prunekd.report.results import timing_note
-from prunekd.report.style import sorted_phases
-from prunekd.report.tables import run_row
-from prunekd.report.wording import DASH, arm_title, factor, number, percent, plural, runs_until, series_title
+from prunekd.reporting.aggregate import Summary
+from prunekd.reporting.claims import FAILED, HELD, UNCLEAR, UNTESTED, check_claims
+from prunekd.reporting.controls import Fit
+from prunekd.reporting.group import Group
+from prunekd.reporting.results import timing_note
+from prunekd.reporting.style import sorted_phases
+from prunekd.reporting.tables import run_row
+from prunekd.reporting.wording import DASH, arm_title, factor, number, percent, plural, runs_until, series_title
 
 POINT_COLUMNS = (
     "arm", "keep", "seen", "epochs", "top-1 % (seeds)", "best top-1 %", "training s, median", "epoch s, median (IQR)",

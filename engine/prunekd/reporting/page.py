@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from prunekd.common.files import replacing
-from prunekd.report import sections
-from prunekd.report.aggregate import Summary
-from prunekd.report.figures import Picture, page_figures
-from prunekd.report.headline import headline
-from prunekd.report.plots import legend_entries, plot
-from prunekd.report.results import timing_note
-from prunekd.report.style import DARK, LIGHT, css_variables
-from prunekd.report.views import OTHER_FIGURES, VIEWS
+from prunekd.reporting import sections
+from prunekd.reporting.aggregate import Summary
+from prunekd.reporting.figures import Picture, page_figures
+from prunekd.reporting.headline import headline
+from prunekd.reporting.plots import legend_entries, plot
+from prunekd.reporting.results import timing_note
+from prunekd.reporting.style import DARK, LIGHT, css_variables
+from prunekd.reporting.views import OTHER_FIGURES, VIEWS
 
 CAPTIONS = {name: (view.title, view.caption) for name, view in VIEWS.items()} | OTHER_FIGURES
 Pictures = Mapping[str, Sequence[Picture | None]]
@@ -161,7 +161,7 @@ def _for_script(value: Any) -> str:
 
 
 def _asset(name: str) -> str:
-    text = (resources.files("prunekd.report") / "assets" / name).read_text(encoding="utf-8")
+    text = (resources.files("prunekd.reporting") / "assets" / name).read_text(encoding="utf-8")
     assert "</script" not in text, name
     return text
 

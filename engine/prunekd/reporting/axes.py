@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from prunekd.report.aggregate import Summary
-from prunekd.report.style import Palette, to_variables
+from prunekd.reporting.aggregate import Summary
+from prunekd.reporting.style import Palette, to_variables
 
 
 def settings(palette: Palette, salt: str) -> dict[str, object]:

@@ -94,6 +94,18 @@ class Sweep:
         return len(self.runs) + len(self.missing)
 
     @property
+    def asked(self) -> tuple[str, ...]:
+        """Names of the runs that the latest command asked for; a sweep may have grown over several."""
+        commands = self.facts.get("commands") or [{}]
+        return tuple(commands[-1].get("runs") or self.facts["runs"])
+
+    def result(self, name: str) -> dict[str, Any]:
+        """Contents of the result.json of the run `name`."""
+        result = read_json(self.path / "runs" / name / "result.json")
+        assert isinstance(result, dict)
+        return result
+
+    @property
     def extrapolated(self) -> bool:
         """True if seconds and bytes of the finished runs were not measured to their ends."""
         return any(run.extrapolated for run in self.runs)

@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from prunekd.cli import main
-from prunekd.report.aggregate import summarize_sweep
-from prunekd.report.headline import headline
-from prunekd.report.page import render_page
-from prunekd.report.results import read_sweep
+from prunekd.reporting.aggregate import summarize_sweep
+from prunekd.reporting.headline import headline
+from prunekd.reporting.page import render_page
+from prunekd.reporting.results import read_sweep
 
 SLOPE, CONSTANT, EPOCHS, TOTAL = 8.0, 0.5, 10, 1000
 TOP1 = {("plain", 1.0): 0.90, ("plain", 0.5): 0.84, ("kd", 1.0): 0.92, ("kd", 0.5): 0.91, ("equal_time", 0.5): 0.89}

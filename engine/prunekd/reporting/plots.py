@@ -7,13 +7,13 @@ drawn figure, so that both versions look alike.
 import math
 from typing import Any
 
-from prunekd.report.aggregate import Summary
-from prunekd.report.axes import log_ticks
-from prunekd.report.figures import Picture
-from prunekd.report.group import Group
-from prunekd.report.style import arm_role, phase_role, sorted_phases
-from prunekd.report.views import VIEWS, View, bars, lines, policy_rank, top1_percent, with_costs
-from prunekd.report.wording import arm_title, number, plural, runs_until, series_title
+from prunekd.reporting.aggregate import Summary
+from prunekd.reporting.axes import log_ticks
+from prunekd.reporting.figures import Picture
+from prunekd.reporting.group import Group
+from prunekd.reporting.style import arm_role, phase_role, sorted_phases
+from prunekd.reporting.views import VIEWS, View, bars, lines, policy_rank, top1_percent, with_costs
+from prunekd.reporting.wording import arm_title, number, plural, runs_until, series_title
 
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon")

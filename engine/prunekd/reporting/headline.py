@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from prunekd.report.aggregate import Summary
-from prunekd.report.group import Group
-from prunekd.report.results import timing_note
-from prunekd.report.stats import Stat, spread
-from prunekd.report.wording import arm_title, number, plural, points, ratio
+from prunekd.reporting.aggregate import Summary
+from prunekd.reporting.group import Group
+from prunekd.reporting.results import timing_note
+from prunekd.reporting.stats import Stat, spread
+from prunekd.reporting.wording import arm_title, number, plural, points, ratio
 
 _SHOWCASE_KEEP = 0.5  # the ratio both papers quote
 

@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from prunekd.report.aggregate import Summary
-from prunekd.report.group import Group
-from prunekd.report.stats import Stat
+from prunekd.reporting.aggregate import Summary
+from prunekd.reporting.group import Group
+from prunekd.reporting.stats import Stat
 from prunekd.sweep.arms import ARMS
 
 

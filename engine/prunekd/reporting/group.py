@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from prunekd.report.results import Run
-from prunekd.report.stats import Quartiles, Stat
+from prunekd.reporting.results import Run
+from prunekd.reporting.stats import Quartiles, Stat
 from prunekd.sweep.arms import Arm
 
 

@@ -4,11 +4,16 @@ P1 (Ben-Baruch et al., ICML 2025, section 5) finds that the best alpha rises as 
 (prunekd.distill.alpha) rests on such tables.
 """
 
+import csv
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from prunekd.report.results import Sweep
-from prunekd.report.stats import Stat, spread, stat
+from prunekd.common.files import replacing
+from prunekd.reporting.results import Sweep
+from prunekd.reporting.stats import Stat, spread, stat
+
+FILE = "alpha.csv"  # in the sweep's folder
 
 
 def alpha_rows(sweep: Sweep) -> list[dict[str, Any]]:
@@ -23,6 +28,16 @@ def alpha_rows(sweep: Sweep) -> list[dict[str, Any]]:
         if top1 := stat(same):
             found.setdefault((keep, policy), {})[alpha] = top1
     return [row for (keep, policy), group in found.items() for row in _rows(keep, policy, group)]
+
+
+def write_alpha(sweep: Sweep) -> Path:
+    """Write the rows of `alpha_rows` to alpha.csv in the sweep's folder and return the file."""
+    rows, file = alpha_rows(sweep), sweep.path / FILE
+    with replacing(file) as new, new.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return file
 
 
 def _rows(keep: float, policy: str, group: dict[float, Stat]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import math
 
-from prunekd.report.stats import Stat
+from prunekd.reporting.stats import Stat
 from prunekd.sweep.arms import ARMS
 
 DASH = "-"

@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from prunekd.report.aggregate import Summary
-from prunekd.report.axes import apart, keep_axis, legend, log_axis, plain_ticks, settings, to_svg
-from prunekd.report.results import timing_note
-from prunekd.report.style import LIGHT, Palette, sentinels, sorted_phases
-from prunekd.report.views import VIEWS, View, bars, lines, policy_rank, with_costs
-from prunekd.report.wording import arm_title, number, series_title
+from prunekd.reporting.aggregate import Summary
+from prunekd.reporting.axes import apart, keep_axis, legend, log_axis, plain_ticks, settings, to_svg
+from prunekd.reporting.results import timing_note
+from prunekd.reporting.style import LIGHT, Palette, sentinels, sorted_phases
+from prunekd.reporting.views import VIEWS, View, bars, lines, policy_rank, with_costs
+from prunekd.reporting.wording import arm_title, number, series_title
 
 Drawer = Callable[[Axes, Summary, Palette], bool]
 DASHES = ("-", (0, (4, 1.6)), (0, (1, 1.4)), (0, (5, 1.4, 1, 1.4)), (0, (7, 2)))
