@@ -4,13 +4,19 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP   = $(VENV)/.installed-$(1)
 
-.PHONY: demo test lint bench gpu clean
+.PHONY: demo test test-lowest lint bench gpu clean
 
 demo: $(call STAMP,demo)
 	$(BIN)/prunekd demo --out demo
 
 test: $(call STAMP,test) lint
 	PRUNEKD_REQUIRE="$$(cat $(VENV)/.require)" $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# The tests with the lowest versions that setup.py allows, in an environment of their own. DALI, FFCV and what docker/ is
+# checked with are left out. The oldest Python here is taken: for the newest there are no wheels of these versions.
+LOWEST = .venv-lowest
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest --ignore tests/docker $(PYTEST_ARGS)
 
 lint: $(call STAMP,test)
 	$(BIN)/ruff check .
@@ -41,5 +47,13 @@ $(call STAMP,test): setup.py $(wildcard scripts/install*.sh)
 	sh scripts/install.sh "$(PYTHON)" "$(VENV)" test
 	touch $@
 
+$(LOWEST)/.installed: setup.py scripts/lowest.py scripts/install_python.sh
+	mkdir -p build
+	for python in python3.10 python3.11 python3.12 "$(PYTHON)"; do \
+	    if "$$python" -c "" 2>/dev/null; then break; fi; done; \
+	"$$python" scripts/lowest.py > build/lowest.txt && \
+	CONSTRAINTS=build/lowest.txt sh scripts/install_python.sh "$$python" "$(LOWEST)" lowest
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info demo

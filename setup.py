@@ -10,15 +10,17 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "engine/prunekd/__init__.py").read_text()).group(1)
+VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "engine/prunekd/common/version.py").read_text()).group(1)
 
+# `make test-lowest` runs the tests with the lowest versions of CORE and of EXTRAS["test"] (on Python 3.10, CPU).
+# A comment says what was tried below a bound, and how it failed.
 CORE = [
-    "torch>=2.6",
-    "torchvision>=0.21",
+    "torch>=2.7",  # 2.6: torch.library.custom_op takes no list[float], so prunekd_kernels cannot be imported
+    "torchvision>=0.22",  # goes with torch 2.7
     "timm>=1.0.15",
     "numba>=0.62",
     "numpy>=2.0",
-    "click>=8.1",
+    "click>=8.2",  # 8.1: CliRunner mixes stderr into stdout, which the tests tell apart
     "pyarrow>=17",
     "PyYAML>=6.0",
     "rich>=13.0",
@@ -26,14 +28,14 @@ CORE = [
     "safetensors>=0.5",
     "tensorboard>=2.18",
     "simplejpeg>=1.8",
-    "pillow>=10.3",
+    "pillow>=11.3",  # 11.2: JPEG files of several pictures (MPO) do not load; 11.0: no AVIF
     "scikit-learn>=1.5",
 ]
 EXTRAS = {
     "ffcv": ["ffcv==1.0.2"],
     "dali": ["nvidia-dali-cuda120>=1.50"],
     "examples": ["lightning>=2.4", "accelerate>=1.1", "transformers>=4.46"],
-    "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", "wandb>=0.18"],
+    "test": ["pytest>=8.0", "pytest-timeout>=2.3.1", "hypothesis>=6.100", "wandb>=0.18"],
     "dev": [
         "ruff>=0.9",
         "mypy>=1.14",
@@ -57,7 +59,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages("engine") + find_packages("kernels"),
     package_dir={"prunekd": "engine/prunekd", "prunekd_kernels": "kernels/prunekd_kernels"},
-    package_data={"prunekd": ["recipes/*.yaml", "report/assets/*", "py.typed"], "prunekd_kernels": ["py.typed"]},
+    package_data={"prunekd": ["recipes/*.yaml", "reporting/assets/*", "py.typed"], "prunekd_kernels": ["py.typed"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["prunekd = prunekd.cli:main"]},

@@ -29,7 +29,7 @@ import torchvision
 from PIL import Image
 
 from prunekd._native.jpeg_regions import RegionDecoder
-from prunekd._native.libjpeg import FULL
+from prunekd._native.machine_code import FULL
 from prunekd.common.machine import describe_machine
 
 RESULTS = Path(__file__).parent / "results" / "decoders.csv"

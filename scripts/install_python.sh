@@ -1,7 +1,8 @@
 #!/bin/sh
-# install_python.sh PYTHON VENV demo|test|image: make the virtual environment and install prunekd for
+# install_python.sh PYTHON VENV demo|test|lowest|image: make the virtual environment and install prunekd for
 #   demo    `prunekd demo`, from the working tree
 #   test    the tests and linters, from the working tree
+#   lowest  the tests with the versions that CONSTRAINTS pins, without linters and DALI
 #   image   a container: the packages prunekd depends on, and prunekd itself as the working tree has it now
 # What else it looks at: EXTRAS (extras of an image, default ffcv), CONSTRAINTS (a file of pinned versions),
 # TORCH_INDEX (another index that has torch), VENV_OPTIONS (say --system-site-packages, to build upon what is there).
@@ -25,9 +26,10 @@ fi
 case $TARGET in
     demo) set -- -e . ;;
     test) set -- -e '.[test,dev,dali,examples]' ;;
+    lowest) set -- -e '.[test]' ;;
     image) set -- ".[${EXTRAS:-ffcv}]" ;;
     *)
-        echo "install_python.sh installs for demo, test or image, not for $TARGET" >&2
+        echo "install_python.sh installs for demo, test, lowest or image, not for $TARGET" >&2
         exit 2
         ;;
 esac

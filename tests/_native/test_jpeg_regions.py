@@ -1,51 +1,22 @@
 """Rectangles of JPEG files against whole decodes, and what becomes of files that are none."""
 
 import contextlib
-import ctypes.util
-import io
+import os
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 import simplejpeg
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from torchvision.transforms.v2 import functional as T
 
-from prunekd._native import libjpeg as jpeg_library
+from _native.pictures import jpeg, whole
 from prunekd._native.jpeg_regions import RegionDecoder
-from prunekd._native.libjpeg import Library, library
-from prunekd.input.readers.decode import ViewDecoder
-from prunekd.store import Store
-from prunekd.store.jobs.convert import ConvertSettings, convert
-from prunekd.store.sources import open_source
+from prunekd._native.libjpeg import SWITCH
+
+pytestmark = pytest.mark.skipif(os.environ.get(SWITCH) == "0", reason="switched off: there is no such decoder")
 
 SCALES = (8, 4, 2, 1)
-
-
-def jpeg(width: int, height: int, seed: int = 0, **settings: object) -> bytes:
-    """A file with smooth areas, edges and noise."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, size=(4, 5, 3), dtype=np.uint8))
-    pixels = np.array(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
-    pixels[height // 3 :, width // 2 :] //= 2
-    pixels += rng.integers(-20, 21, size=pixels.shape, dtype=np.int16)
-    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    file = io.BytesIO()
-    mode = settings.pop("mode", "RGB")
-    image.convert(str(mode)).save(file, "JPEG", **settings)
-    return file.getvalue()
-
-
-def whole(data: bytes, width: int, height: int, scale: int) -> np.ndarray:
-    """All of a file at a scale, by simplejpeg."""
-    size = -(-height * scale // 8), -(-width * scale // 8)
-    pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=size[0], min_width=size[1])
-    assert pixels.shape == (*size, 3)
-    return pixels
 
 
 @settings(max_examples=150, deadline=None)
@@ -147,90 +118,3 @@ def resident() -> int:
     """Bytes of this process in memory."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Noisy photographs of 200 to 400 pixels a side: the harder case for scaled decoding."""
-    folder = tmp_path_factory.mktemp("regions")
-    rng = np.random.default_rng(1)
-    for k in range(12):
-        width, height = rng.integers(200, 400, size=2).tolist()
-        path = folder / "source" / "train" / f"class{k % 2}" / f"{k}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(jpeg(width, height, seed=k, quality=90))
-    return convert(open_source(folder / "source"), folder / "store", ConvertSettings())
-
-
-def differences(store: Store, scaled: bool, size: int) -> list[np.ndarray]:
-    """|ViewDecoder - torchvision's resized_crop| for boxes of at least 2 x size pixels each way."""
-    split = store.split("train")
-    found = []
-    rng = np.random.default_rng(0)
-    with split.payloads() as payloads:
-        decoder = ViewDecoder(split, payloads, scaled=scaled)
-        for row in range(len(split)):
-            width, height = int(split.widths[row]), int(split.heights[row])
-            w, h = int(rng.integers(2 * size, width)), int(rng.integers(2 * size, height))
-            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
-            out = np.empty((size, size, 3), dtype=np.uint8)
-            decoder.read(row, (left, top, w, h), row % 2 == 1, out)
-            pixels = np.array(Image.open(io.BytesIO(payloads.read(row))).convert("RGB"))
-            image = torch.from_numpy(pixels).permute(2, 0, 1)
-            expected = T.resized_crop(image, top, left, h, w, [size, size], antialias=True)
-            expected = T.horizontal_flip(expected) if row % 2 else expected
-            found.append(np.abs(out.astype(int) - expected.permute(1, 2, 0).numpy()))
-    return found
-
-
-def test_views_are_torchvisions_to_a_level_unless_scaled_is_asked_for(photographs: Store) -> None:
-    for size in (24, 64, 90):
-        assert max(d.max() for d in differences(photographs, False, size)) <= 1
-        scaled = differences(photographs, True, size)
-        assert max(d.max() for d in scaled) > 1  # it did decode at a reduced scale
-        assert np.mean([d.mean() for d in scaled]) <= 3
-        assert max(d.mean() for d in scaled) <= 6
-
-
-def test_without_the_library_pixels_are_the_same_and_it_is_said(
-    photographs: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    split = photographs.split("train")
-    boxes = [(0, 0, 150, 160), (11, 7, 120, 33), (-20, 5, 100, 100), (150, -30, 100, 90), (900, 0, 10, 10)]
-    shape = (len(boxes), 64, 64, 3)
-    with split.payloads() as payloads:
-        regions, without = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
-        usual = ViewDecoder(split, payloads)
-        assert "libjpeg" in usual.description
-        monkeypatch.setattr(jpeg_library, "_loaded_libjpeg", lambda: None)
-        library.cache_clear()
-        with pytest.warns(RuntimeWarning, match="decoded whole.*no libjpeg"):
-            plain = ViewDecoder(split, payloads)
-        library.cache_clear()
-        assert "simplejpeg" in plain.description
-        for k, box in enumerate(boxes):
-            usual.read(3, box, k % 2 == 0, regions[k])
-            plain.read(3, box, k % 2 == 0, without[k])
-    assert np.array_equal(regions, without)
-    assert not regions[-1].any()
-
-
-def test_libraries_that_will_not_do_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def reason(path: Path) -> str:
-        monkeypatch.setattr(jpeg_library, "_loaded_libjpeg", lambda: path)
-        library.cache_clear()
-        found = library()
-        library.cache_clear()
-        assert isinstance(found, str)
-        return found
-
-    assert "cannot be opened" in reason(tmp_path / "libjpeg.so.62")
-    maths = ctypes.util.find_library("m")
-    assert maths is not None
-    assert "has no jpeg_CreateDecompress" in reason(Path(maths))
-
-
-def test_the_library_is_found_where_pillow_is_a_wheel() -> None:
-    found = library()
-    assert isinstance(found, Library), found
-    assert found.version in (62, 70, 80)

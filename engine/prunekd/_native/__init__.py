@@ -1,1 +1,1 @@
-"""Machine code written by hand, apart from everything else."""
+"""Crops of JPEG files through machine code written by hand; README.md says what, why, and how to do without."""

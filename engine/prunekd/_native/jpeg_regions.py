@@ -10,7 +10,8 @@ import weakref
 
 import numpy as np
 
-from prunekd._native.libjpeg import FULL, LIBJPEG_ERROR, OTHER_SIZE, State, Task, library
+from prunekd._native.libjpeg import State, library
+from prunekd._native.machine_code import FULL, LIBJPEG_ERROR, OTHER_SIZE, Task
 
 MARGIN = 8  # columns more on each side: interpolation of chroma looks at a neighbour, which is two columns away
 

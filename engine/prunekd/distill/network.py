@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prunekd.common.private_apis import frozen_weights
 from prunekd.distill.fold import fold_batch_norm
 from prunekd.models import ModelCard
 
@@ -89,12 +90,8 @@ class TeacherNetwork(nn.Module):
 def compile_network(network: nn.Module, example: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Compile a frozen network for inputs like `example`: weights as constants on CPUs, a CUDA graph on GPUs."""
     if example.device.type != "cuda":
-        from torch._inductor import config as inductor_config  # a second to import
-
         compiled: Any = torch.compile(network, dynamic=False)
-        # Frozen weights are laid out for the processor, and activations fused into the convolutions. torch.compile
-        # takes this as an option, too, but the part that traces the network does not look at it there (torch 2.15).
-        with inductor_config.patch(freezing=True):
+        with frozen_weights():
             compiled(example)
         return lambda images: compiled(images)
     graph: Any = torch.compile(network, dynamic=False, mode="reduce-overhead")

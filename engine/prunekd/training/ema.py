@@ -4,6 +4,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Ema:
@@ -15,6 +16,7 @@ class Ema:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
+        self._average = get_ema_multi_avg_fn(decay)
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
         self._floats = [(ours, theirs) for ours, theirs in pairs if ours.is_floating_point()]
@@ -23,7 +25,7 @@ class Ema:
     @torch.no_grad()
     def update(self) -> None:
         """Move towards the model's present weights."""
-        torch._foreach_lerp_([a for a, _ in self._floats], [b for _, b in self._floats], 1 - self.decay)
+        self._average([ours for ours, _ in self._floats], [theirs for _, theirs in self._floats], None)
         for ours, theirs in self._others:
             ours.copy_(theirs)
 

@@ -1,11 +1,10 @@
 """One stored sample into one view: read, check, decode, crop, resize, mirror.
 
-Of a JPEG only the rectangle of the view is decoded (`jpeg_regions`), with the accurate inverse DCT; where that cannot
-be done all of it is, through simplejpeg, with the same pixels at more than twice the cost. Resizing is torchvision's:
-bilinear with antialiasing on 8-bit pixels.
+Of a JPEG only the rectangle of the view is decoded (`prunekd._native`), with the accurate inverse DCT. Where that is
+switched off or cannot be done, simplejpeg decodes the whole image: the same pixels at more than twice the cost.
+Resizing is torchvision's: bilinear with antialiasing on 8-bit pixels.
 """
 
-import warnings
 import zlib
 from collections.abc import Sequence
 
@@ -15,12 +14,14 @@ import torch
 from torch.nn import functional as F
 
 from prunekd._native.jpeg_regions import RegionDecoders
-from prunekd._native.libjpeg import FULL, Library, library
+from prunekd._native.libjpeg import Library, library
+from prunekd._native.machine_code import FULL
 from prunekd.store import Payloads, Split
 from prunekd.store.format.beton import MODE_RAW
 
 Box = tuple[int, int, int, int]  # left, top, width, height
 LEAST_SCALE = 1  # libjpeg's smallest, in eighths
+BLOCK = 8  # pixels a side; of an image no larger than this, different scales may have the same size
 
 
 class ViewDecoder:
@@ -34,18 +35,23 @@ class ViewDecoder:
             resized_crop, up to 1 level.
 
     Attributes:
-        description: how JPEG is decoded, and why.
+        whole: JPEG files are decoded whole.
+        description: how JPEG files are decoded, and why if whole.
+
+    Raises:
+        ValueError: what the environment variable PRUNEKD_NATIVE asks for cannot be done.
     """
 
     def __init__(self, split: Split, payloads: Payloads, scaled: bool = False) -> None:
         self._split, self._payloads, self._scaled = split, payloads, scaled
         found = library()
         self._regions = RegionDecoders() if isinstance(found, Library) else None
+        self.whole = self._regions is None
+        size = " at reduced scale" * scaled
         if isinstance(found, Library):
-            self.description = f"regions by {found.path.name}{' at reduced scale' * scaled}"
+            self.description = f"crops of JPEGs{size} through {found.path.name}"
         else:
-            self.description = f"whole images by simplejpeg, as {found}"
-            warnings.warn(f"JPEG is decoded whole, at twice the cost: {found}", RuntimeWarning, stacklevel=2)
+            self.description = f"whole JPEGs{size} through simplejpeg, because {found}"
 
     def read(self, row: int, box: Sequence[int], flip: bool, out: np.ndarray) -> int:
         """Read, check and decode the view of the sample in a row of the split; returns the bytes read.
@@ -82,11 +88,11 @@ class ViewDecoder:
         part = (x0, y0, x1 - x0, y1 - y0)
         if self._split.modes[row] == MODE_RAW:
             view = _raw(payload, image_width, image_height, part)
-        elif self._regions is None:
-            view = _whole(payload, image_width, image_height, part)
         else:
-            scale = _scale(width, height, out.shape[0]) if self._scaled and inside else FULL
-            view = self._regions.decode(payload, image_width, image_height, _scaled(part, scale), scale)
+            scalable = self._scaled and inside and max(image_width, image_height) > BLOCK
+            scale = _scale(width, height, out.shape[0]) if scalable else FULL
+            decode = _whole if self._regions is None else self._regions.decode
+            view = decode(payload, image_width, image_height, _scaled(part, scale), scale)
         if not inside:
             padded = np.zeros((height, width, 3), dtype=np.uint8)
             padded[y0 - top : y1 - top, x0 - left : x1 - left] = view
@@ -101,12 +107,16 @@ def _raw(payload: bytes, width: int, height: int, part: Box) -> np.ndarray:
     return pixels[top : top + h, left : left + w]
 
 
-def _whole(payload: bytes, width: int, height: int, part: Box) -> np.ndarray:
+def _whole(payload: bytes, width: int, height: int, part: Box, scale: int) -> np.ndarray:
+    """What RegionDecoder.decode does, by way of the whole image."""
     left, top, w, h = part
     found = simplejpeg.decode_jpeg_header(payload)[:2]
     if found != (height, width):  # looked at first: memory for the whole image is taken on the word of its header
-        raise ValueError(f"the JPEG is {found[1]} x {found[0]}, the index says {width} x {height}")
-    return simplejpeg.decode_jpeg(payload, "RGB")[top : top + h, left : left + w]
+        raise ValueError(f"the JPEG is not of the size the index says, {width} x {height}")
+    rows, columns = -(-height * scale // FULL), -(-width * scale // FULL)
+    pixels = simplejpeg.decode_jpeg(payload, "RGB", min_height=rows, min_width=columns)  # the least scale that has them
+    assert pixels.shape[:2] == (rows, columns), (pixels.shape, scale)
+    return pixels[top : top + h, left : left + w]
 
 
 def _scale(width: int, height: int, size: int) -> int:

@@ -8,7 +8,6 @@ The functions are bound by name instead of as ctypes pointers, because Numba cac
 """
 
 import ctypes
-from typing import Any
 
 import llvmlite.binding
 import numpy as np
@@ -16,6 +15,7 @@ from ffcv import libffcv
 from ffcv.utils import cast_int_to_byte_ptr
 from numba import carray, njit, prange, types
 
+from prunekd.common.private_apis import external_function
 from prunekd.store.format.beton import MODE_RAW
 from prunekd.store.format.crc import crc
 
@@ -34,16 +34,13 @@ REASONS = {
 }
 _SHORT, _NO_FRAME, _OTHER_SIZE, _CORRUPT, _OTHER_BYTES = REASONS
 
-_READ: Any = types.ExternalFunction(
-    "prunekd_ffcv_pread", types.int64(types.int32, types.uintp, types.uint64, types.int64)
-)
-_DECODE: Any = types.ExternalFunction(
+_READ = external_function("prunekd_ffcv_pread", types.int64, types.int32, types.uintp, types.uint64, types.int64)
+_DECODE = external_function(
     "prunekd_ffcv_imdecode",
-    types.int32(
-        types.uintp, types.uint64, types.uint32, types.uint32, types.uintp, *[types.uint32] * 6, *[types.uint8] * 2
-    ),
+    types.int32,
+    *[types.uintp, types.uint64, types.uint32, types.uint32, types.uintp, *[types.uint32] * 6, *[types.uint8] * 2],
 )
-_RESIZE: Any = types.ExternalFunction("prunekd_ffcv_resize", types.void(*[types.int64] * 11))
+_RESIZE = external_function("prunekd_ffcv_resize", types.void, *[types.int64] * 11)
 
 
 def bind() -> None:

@@ -1,11 +1,13 @@
 """The native reader: exact extents, decoding threads, reused buffers; no compiler, any machine."""
 
 import itertools
+import logging
 import mmap
 import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 from torch import Tensor
@@ -17,6 +19,9 @@ from prunekd.input.readers.buffers import Buffers
 from prunekd.input.readers.decode import ViewDecoder
 from prunekd.input.readers.store_reader import StoreReader
 from prunekd.store import Store
+from prunekd.store.format.beton import MODE_RAW
+
+logger = logging.getLogger(__name__)
 
 Slice = tuple[int, dict[int, str]]  # bytes read, and why samples failed by position in the batch
 LOOK_AHEAD = 3  # batches being decoded while one is used
@@ -60,6 +65,10 @@ class NativeReader(StoreReader):
         self._advised = os.open(self._split.path, os.O_RDONLY)
         self._read_ahead = read_ahead
         self._buffers = Buffers(pin)
+        if (self._split.modes != MODE_RAW).any():
+            _say(
+                logging.WARNING if self._decoder.whole else logging.INFO, f"native reader: {self._decoder.description}"
+            )
 
     def __repr__(self) -> str:
         return f"NativeReader({self._split!r}, {self._workers} threads, {self._decoder.description})"
@@ -156,3 +165,9 @@ class NativeReader(StoreReader):
             except (ValueError, OSError) as error:
                 failures[k] = str(error)
         return read, failures
+
+
+@cache
+def _say(level: int, line: str) -> None:
+    """Log a line once per process, however many readers are opened."""
+    logger.log(level, line)

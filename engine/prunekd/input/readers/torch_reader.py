@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as T
 
@@ -45,7 +46,10 @@ class SourceImages(Dataset[tuple[Tensor, int, str]]):
         image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
         image = T.crop(image, top, left, height, width)  # fills black outside the image
         if image.shape[1:] != (self._size, self._size):
-            image = T.resize(image, [self._size, self._size], antialias=True)
+            # as T.resize does from torchvision 0.24 on; before, it computes in float32 on processors with AVX-512, and
+            # one value in seven is a level away from that of the same view on another machine
+            size = (self._size, self._size)
+            image = F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
         if flip:
             image = T.horizontal_flip(image)
         return image.permute(1, 2, 0).contiguous(), read

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from prunekd.common.registry import unknown
 from prunekd.pruning.parquet import some
+from prunekd.pruning.scores.feature_scores import FEATURE_SCORES
 from prunekd.pruning.scores.features import FeaturePart, join, read_features
-from prunekd.pruning.scores.registry import FEATURE_SCORES, SCORES
+from prunekd.pruning.scores.logit_scores import SCORES
 from prunekd.pruning.scores.score import FeatureScore, Outputs, Score
 from prunekd.pruning.scores.table import STATISTICS, Scores
 

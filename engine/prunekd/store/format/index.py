@@ -59,7 +59,8 @@ def read_numbers(path: Path, count: int) -> dict[str, np.ndarray]:
     with _opened(path) as file:
         if file.metadata.num_rows != count:
             raise pa.ArrowInvalid(f"{file.metadata.num_rows} rows in the index, {count} samples in the file")
-        columns = {field.name: np.empty(count, field.type.to_pandas_dtype()) for field in SCHEMA if field.name != KEY}
+        # Arrow's names of these types are NumPy's; its own to_pandas_dtype imports pandas in some versions (17 does)
+        columns = {field.name: np.empty(count, str(field.type)) for field in SCHEMA if field.name != KEY}
         row = 0
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=list(columns), use_threads=False)
