@@ -12,7 +12,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "engine/prunekd/__init__.py").read_text()).group(1)
 
-# `make test-lowest` runs the tests with exactly the lowest versions of CORE and of EXTRAS["test"] (on Python 3.10, CPU).
+# `make test-lowest` runs the tests with exactly the lowest versions of CORE and of EXTRAS["test"] (Python 3.10, CPU).
 # A comment says what was tried below a bound, and how it failed.
 CORE = [
     "torch>=2.7",  # 2.6: torch.library.custom_op takes no list[float], so prunekd_kernels cannot be imported
