@@ -10,9 +10,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "engine/prunekd/__init__.py").read_text()).group(1)
+VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "engine/prunekd/common/version.py").read_text()).group(1)
 
-# `make test-lowest` runs the tests with exactly the lowest versions of CORE and of EXTRAS["test"] (Python 3.10, CPU).
+# `make test-lowest` runs the tests with the lowest versions of CORE and of EXTRAS["test"] (on Python 3.10, CPU).
 # A comment says what was tried below a bound, and how it failed.
 CORE = [
     "torch>=2.7",  # 2.6: torch.library.custom_op takes no list[float], so prunekd_kernels cannot be imported
@@ -34,6 +34,7 @@ CORE = [
 EXTRAS = {
     "ffcv": ["ffcv==1.0.2"],
     "dali": ["nvidia-dali-cuda120>=1.50"],
+    "examples": ["lightning>=2.4", "accelerate>=1.1", "transformers>=4.46"],
     "test": ["pytest>=8.0", "pytest-timeout>=2.3.1", "hypothesis>=6.100", "wandb>=0.18"],
     "dev": [
         "ruff>=0.9",
@@ -58,7 +59,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages("engine") + find_packages("kernels"),
     package_dir={"prunekd": "engine/prunekd", "prunekd_kernels": "kernels/prunekd_kernels"},
-    package_data={"prunekd": ["recipes/*.yaml", "report/assets/*", "py.typed"], "prunekd_kernels": ["py.typed"]},
+    package_data={"prunekd": ["recipes/*.yaml", "reporting/assets/*", "py.typed"], "prunekd_kernels": ["py.typed"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["prunekd = prunekd.cli:main"]},

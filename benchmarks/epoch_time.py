@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 
 from prunekd.common.distributed import open_world
-from prunekd.distill import TeacherSettings, describe_teacher, open_teacher
-from prunekd.report.aggregate import summarize_sweep
-from prunekd.report.results import read_sweep
+from prunekd.distill import TeacherSettings, open_teacher
+from prunekd.reporting.aggregate import summarize_sweep
+from prunekd.reporting.results import read_sweep
 from prunekd.store import Store, open_store
 from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
@@ -51,7 +51,6 @@ def main(
             keeps=tuple(float(keep) for keep in keeps.split(",")),
             arms=("kd",) if loaded else ("plain",),
             teacher=loaded,
-            teacher_info=describe_teacher(str(teacher), loaded) if loaded else None,
         )
         run_sweep(spec, world, progress=lambda run, v: click.echo(f"{run.name} {v['kind']} {v['epoch']}", err=True))
         report(spec)

@@ -44,7 +44,7 @@ def passes(store: Store, teacher: OnlineTeacher, view: ViewSettings, device: tor
     logits_only = [name for name, score in SCORES.items() if not score.needs_features]
 
     def scored(names: list[str]) -> Callable[[], object]:
-        return lambda: score_store(store, teacher, {}, view, world, names=names, batch_size=BATCH)
+        return lambda: score_store(store, teacher, view, world, names=names, batch_size=BATCH)
 
     return {
         "plain inference": lambda: inference(store, teacher, view, device),

@@ -15,7 +15,7 @@ fi
 sh "$HERE/install_python.sh" "$PYTHON" "$VENV" "$TARGET"
 [ "$TARGET" = test ] || exit 0
 
-require=nvidia.dali,triton,wandb
+require=nvidia.dali,triton,wandb,lightning,accelerate,transformers
 if ! ffcv_libraries && is_root; then
     echo "== installing what FFCV is built with:$(sh "$HERE/install_system.sh" --list ffcv)"
     sh "$HERE/install_system.sh" ffcv || true

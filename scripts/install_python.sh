@@ -25,7 +25,7 @@ fi
 
 case $TARGET in
     demo) set -- -e . ;;
-    test) set -- -e '.[test,dev,dali]' ;;
+    test) set -- -e '.[test,dev,dali,examples]' ;;
     lowest) set -- -e '.[test]' ;;
     image) set -- ".[${EXTRAS:-ffcv}]" ;;
     *)

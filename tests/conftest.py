@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -10,6 +11,9 @@ import pytest
 import torch
 
 from support import write_arrays
+
+# a run measures how many threads are fastest just now, and its last bits follow from that: here it is told
+os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
 
 # no test is timed: on a shared machine a deadline fails what is right
 hypothesis.settings.register_profile("untimed", deadline=None)

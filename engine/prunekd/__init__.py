@@ -7,12 +7,12 @@ itself loads neither PyTorch nor NumPy.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from prunekd.common.version import __version__
 
 if TYPE_CHECKING:
     from prunekd.api.labels import make_labels as make_labels
     from prunekd.api.scoring import score as score
-    from prunekd.api.scoring import select as select
+    from prunekd.api.selecting import select as select
     from prunekd.api.stores import convert as convert
     from prunekd.api.stores import open_store as open_store
     from prunekd.api.sweeps import report as report
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from prunekd.input.readers.batch import Batch as Batch
     from prunekd.pruning.scores.table import Scores as Scores
     from prunekd.pruning.subset import Subset as Subset
-    from prunekd.report.results import Sweep as Sweep
+    from prunekd.reporting.results import Sweep as Sweep
     from prunekd.store.format.store import Store as Store
     from prunekd.training.outcome import Run as Run
 
@@ -36,7 +36,7 @@ _HOMES = {
     "open_store": "prunekd.api.stores",
     "open_teacher": "prunekd.api.teachers",
     "score": "prunekd.api.scoring",
-    "select": "prunekd.api.scoring",
+    "select": "prunekd.api.selecting",
     "Loader": "prunekd.input.loader",
     "Distillation": "prunekd.distill.distillation",
     "make_labels": "prunekd.api.labels",
@@ -50,7 +50,7 @@ _HOMES = {
     "Scores": "prunekd.pruning.scores.table",
     "Store": "prunekd.store.format.store",
     "Subset": "prunekd.pruning.subset",
-    "Sweep": "prunekd.report.results",
+    "Sweep": "prunekd.reporting.results",
 }
 
 __all__ = [

@@ -10,6 +10,8 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from ._private_options import constant_when_compiled
+
 Backend = Literal["auto", "torch", "numba", "triton"]
 BACKENDS = ("auto", "torch", "numba", "triton")
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.uint8)
@@ -73,18 +75,11 @@ def resolve_backend(name: str, device: torch.device | str, dtype: torch.dtype) -
     return Choice(preferred, f"the fused kernel for {device_type} tensors")
 
 
+@constant_when_compiled
+@cache
 def resolved_name(name: str, device_type: str, dtype: torch.dtype) -> str:
     """`resolve_backend(...).name`, a constant to `torch.compile`: the look for packages must not be traced."""
-    return _resolved_name(name, device_type, dtype)
-
-
-@cache
-def _resolved_name(name: str, device_type: str, dtype: torch.dtype) -> str:
     return resolve_backend(name, device_type, dtype).name
-
-
-# What torch.compiler.assume_constant_result does, but that imports the whole compiler, and Triton with it
-resolved_name._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _obstacle(name: str, device_type: str, dtype: torch.dtype) -> str | None:

@@ -1,10 +1,12 @@
 """What every Triton launcher shares: the device guard, tile sizes, arguments. Imports no Triton itself."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from ._inputs import Inputs
 
 _TILE = 1024  # elements per program for short rows: several rows share a program, so ten classes do not waste a warp
 _WIDEST = 4096  # elements of a row held in registers at once; longer rows are walked in a loop
@@ -39,3 +41,29 @@ def unit_columns(matrix: Tensor) -> Tensor:
 def blocks(length: int, size: int) -> int:
     """How many blocks of `size` cover `length`."""
     return -(-length // size)
+
+
+def loss_arguments(inputs: Inputs, stand_in: Tensor) -> tuple[Any, ...]:
+    """The arguments with which every kernel of a loss begins; by position, since Triton takes longer over names.
+
+    They are zs, stride_s, labels, stride_q, weight, alpha, temperature, smoothing, rows, columns, and the constants
+    SOFT, HAS_WEIGHT, ALPHA_TENSOR, TEMPERATURE_TENSOR. `stand_in` is any tensor, for what is not there to be read.
+    """
+    student, labels, weight, _, alpha, temperature, label_smoothing, _ = inputs
+    student, soft = unit_columns(student), labels.dim() == 2
+    labels = unit_columns(labels) if soft else labels.contiguous()
+    return (
+        student, student.stride(0), labels, labels.stride(0), stand_in if weight is None else weight.contiguous(),
+        alpha, temperature, label_smoothing, *student.shape, soft, weight is not None,
+        isinstance(alpha, Tensor), isinstance(temperature, Tensor),
+    )  # fmt: skip
+
+
+def new_results(student: Tensor, num_row_stats: int, want_stats: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory for loss (B,), row statistics (num_row_stats, B) and training statistics (4, B) or (4, 0), float32."""
+    rows = student.shape[0]
+    return (
+        student.new_empty(rows, dtype=torch.float32),
+        student.new_empty((num_row_stats, rows), dtype=torch.float32),
+        student.new_empty((4, rows if want_stats else 0), dtype=torch.float32),
+    )

@@ -9,12 +9,13 @@ Fast-math is chosen flag by flag. Reductions may be reassociated (that is what l
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
+
+from ._private_options import jit_without_reference_counts, prefer_wide_vectors
 
 _PREFETCHED_BYTES = 16384
 _CACHE_LINE = 64
@@ -24,9 +25,8 @@ REDUCTION = {"contract", "reassoc", "nsz"}
 
 _LOG2E = np.float32(1.4426950408889634)
 _LN2 = np.float32(0.6931471805599453)
-_SHIFT = np.float32(
-    12582912.0 + 127.0
-)  # adding 1.5 * 2^23 leaves the nearest integer in the low mantissa bits, here biased
+# adding 1.5 * 2^23 leaves the nearest integer in the low mantissa bits, here biased
+_SHIFT = np.float32(12582912.0 + 127.0)
 _SMALLEST = np.float32(-87.0)  # a little below this exp(x) is under the smallest normal float32
 
 
@@ -34,18 +34,14 @@ def jit(flags: set[str]) -> Callable[[Callable[..., Any]], Any]:
     """Compile without the GIL, cached on disk where some cache folder can be written and in memory where none can.
 
     Numba's cache notices a change of the function's own file alone: who edits this module deletes `__pycache__`.
-
-    Arrays are not reference-counted (`_nrt`): their owner outlives the call, and with counting every row would end in
-    atomic operations of all threads on one cache line (measured: 1.45 times the speed of one thread on two cores with
-    it, 1.97 times without).
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        options: dict[str, Any] = {"nogil": True, "_nrt": False, "fastmath": flags, "error_model": "numpy"}
+        options: dict[str, Any] = {"nogil": True, "fastmath": flags, "error_model": "numpy"}
         try:
-            return numba.njit(cache=True, **options)(function)
+            return jit_without_reference_counts(function, cache=True, **options)
         except RuntimeError:  # numba: "no locator available for file"
-            return numba.njit(**options)(function)
+            return jit_without_reference_counts(function, **options)
 
     return decorate
 
@@ -61,9 +57,9 @@ def flat_view(tensor: torch.Tensor) -> np.ndarray:
         tensor = tensor.view(torch.uint16)
     elif tensor.dtype == torch.float16:
         tensor = tensor.view(torch.int16)
-    if tensor.dim() == 2 and tensor.numel():
+    if not tensor.is_contiguous() and tensor.numel():
         tensor = tensor.as_strided(((tensor.shape[0] - 1) * tensor.stride(0) + tensor.shape[1],), (1,))
-    return tensor.reshape(-1).numpy()
+    return tensor.numpy().reshape(-1)
 
 
 def _bitcast(llvm_type: ir.Type) -> Callable[..., Any]:
@@ -120,7 +116,7 @@ def load(typingctx: Any, array: Any, index: Any) -> Any:
     """Element `index` of a `flat_view` as float32 (compiled code only)."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _vectorize_at_full_width(builder.function)
+        prefer_wide_vectors(builder.function)
         item = context.make_array(signature.args[0])(context, builder, args[0])
         value = builder.load(builder.gep(item.data, [args[1]]))
         single = ir.FloatType()
@@ -131,15 +127,6 @@ def load(typingctx: Any, array: Any, index: Any) -> Any:
         return value
 
     return types.float32(array, types.int64), generate
-
-
-def _vectorize_at_full_width(function: ir.Function) -> None:
-    """Let LLVM use 512-bit vectors where the processor has them, as PyTorch does; it stops at 256 bits by itself.
-
-    Measured: a fifth off the forward pass of `kd_loss`, 1024 x 1000 in float32. llvmlite knows no name for this, hence
-    `set.add`.
-    """
-    set.add(function.attributes, '"prefer-vector-width"="512"')
 
 
 def store(array: np.ndarray, index: int, value: np.float32) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ._numba_math import REDUCTION, STRICT, exp, flat_view, jit, load, maximum
+from ._stats import CORRECT, EL2N, MARGIN, P_Y
 
 ZERO = np.float32(0.0)
 ONE = np.float32(1.0)
@@ -110,13 +111,13 @@ def row_training_stats(zs, s, columns, y, top, inv_sum, soft, q, q_start, stats,
     z_y = load(zs, s + y)
     best_before = row_max(zs, s, s + y)
     best_after = row_max(zs, s + y + 1, s + columns)
-    stats[0, i] = ONE if (z_y > best_before and z_y >= best_after) or (y == 0 and z_y >= best_after) else ZERO
-    stats[1, i] = exp(z_y - top) * inv_sum
-    stats[2, i] = z_y - maximum(best_before, best_after)
+    stats[CORRECT, i] = ONE if (z_y > best_before and z_y >= best_after) or (y == 0 and z_y >= best_after) else ZERO
+    stats[P_Y, i] = exp(z_y - top) * inv_sum
+    stats[MARGIN, i] = z_y - maximum(best_before, best_after)
     if soft:
-        stats[3, i] = np.sqrt(_soft_distance(zs, s, q, q_start, columns, top, inv_sum))
+        stats[EL2N, i] = np.sqrt(_soft_distance(zs, s, q, q_start, columns, top, inv_sum))
     else:  # 1 - p_y as the sum of the others: no cancellation when the student is nearly sure
         rest_a, squares_a = _sum_squares(zs, s, s + y, top, inv_sum)
         rest_b, squares_b = _sum_squares(zs, s + y + 1, s + columns, top, inv_sum)
         rest = rest_a + rest_b
-        stats[3, i] = np.sqrt(rest * rest + squares_a + squares_b)
+        stats[EL2N, i] = np.sqrt(rest * rest + squares_a + squares_b)

@@ -1,9 +1,25 @@
-"""Training-dynamics statistics that every loss of this package can return beside the loss."""
+"""Names for what a loss knows of each row: statistics for the user, and numbers that forward leaves for backward."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+# What forward leaves for backward: rows of a float32 tensor (DENSE_ROW_STATS or TOPK_ROW_STATS, B).
+STUDENT_TOP = 0  # the row's maximum
+STUDENT_INV_SUM = 1  # 1 / sum exp(z - top)
+STUDENT_INV_SUM_T = 2  # 1 / sum exp((z - top) / T)
+LABEL_MASS = 3  # sum of the smoothed label
+TEACHER_SHIFT = 4  # subtracted before exp: the scaled row's maximum if dense; of top K, a number at the temperature
+TEACHER_INV_SUM = 5  # 1 / sum of the teacher's exponentials
+TEACHER_SCALE = 6  # factor of the teacher's row (logit reshaping)
+DENSE_ROW_STATS = 7
+TEACHER_MASS = 7  # sum of the teacher's probabilities
+TEACHER_SHARE = 8  # the teacher's probability of each class outside its top K
+TOPK_ROW_STATS = 9
+
+# Rows of the (4, B) tensor behind `KDStats`.
+CORRECT, P_Y, MARGIN, EL2N = range(4)
 
 
 class KDStats(NamedTuple):
@@ -23,13 +39,18 @@ class KDStats(NamedTuple):
 
 
 def unpack_stats(packed: Tensor) -> KDStats:
-    """Turn a kernel's (4, B) statistics into named rows."""
-    correct, p_y, margin, el2n = packed.detach().unbind(0)
-    return KDStats(correct > 0.5, p_y, margin, el2n)
+    """Name the rows of a kernel's (4, B) statistics."""
+    rows = packed.detach().unbind(0)
+    return KDStats(correct=rows[CORRECT] > 0.5, p_y=rows[P_Y], margin=rows[MARGIN], el2n=rows[EL2N])
 
 
-def reference_stats(student: Tensor, labels: Tensor) -> KDStats:
-    """The statistics by their definitions, in the dtype of `student` (B, C); labels (B,) int or (B, C) float."""
+def reference_stats(student: Tensor, labels: Tensor) -> Tensor:
+    """Compute the statistics (4, B) by their definitions, in the dtype of `student`.
+
+    Args:
+        student: (B, C) logits.
+        labels: (B,) integers or (B, C) floating.
+    """
     student = student.detach()
     num_classes = student.shape[1]
     soft = labels.dim() == 2
@@ -42,9 +63,6 @@ def reference_stats(student: Tensor, labels: Tensor) -> KDStats:
     before = others.masked_fill(columns > y, float("-inf")).amax(1)
     z_y = student.gather(1, y).squeeze(1)
     p = torch.softmax(student, 1)
-    return KDStats(
-        correct=(z_y >= others.amax(1)) & (z_y > before),
-        p_y=p.gather(1, y).squeeze(1),
-        margin=z_y - others.amax(1),
-        el2n=(p - target).square().sum(1).sqrt(),
-    )
+    correct = (z_y >= others.amax(1)) & (z_y > before)
+    el2n = (p - target).square().sum(1).sqrt()
+    return torch.stack([correct.to(student.dtype), p.gather(1, y).squeeze(1), z_y - others.amax(1), el2n])

@@ -21,6 +21,57 @@ def read_scalar(value, IS_TENSOR: tl.constexpr):
 
 
 @triton.jit
+def stat_place(row_stats, NAME: tl.constexpr, rows, row):
+    """Where a statistic of a row is kept: `_stats`'s numbers by their names.
+
+    They stand here once more because Triton compares each global constant at each launch (1 us), and does not see that
+    a number in another module has changed when it looks for a compiled kernel on disk.
+    """
+    place = row_stats + row
+    if NAME == "STUDENT_TOP":
+        place += 0 * rows
+    elif NAME == "STUDENT_INV_SUM":
+        place += 1 * rows
+    elif NAME == "STUDENT_INV_SUM_T":
+        place += 2 * rows
+    elif NAME == "LABEL_MASS":
+        place += 3 * rows
+    elif NAME == "TEACHER_SHIFT":
+        place += 4 * rows
+    elif NAME == "TEACHER_INV_SUM":
+        place += 5 * rows
+    elif NAME == "TEACHER_SCALE":
+        place += 6 * rows
+    elif NAME == "TEACHER_MASS":
+        place += 7 * rows
+    elif NAME == "TEACHER_SHARE":
+        place += 8 * rows
+    elif NAME == "CORRECT":
+        place += 0 * rows
+    elif NAME == "P_Y":
+        place += 1 * rows
+    elif NAME == "MARGIN":
+        place += 2 * rows
+    elif NAME == "EL2N":
+        place += 3 * rows
+    else:
+        tl.static_assert(False, "no such row statistic")
+    return place
+
+
+@triton.jit
+def load_stat(row_stats, NAME: tl.constexpr, rows, row, row_ok):
+    """A row statistic by its name."""
+    return tl.load(stat_place(row_stats, NAME, rows, row), mask=row_ok, other=0.0)
+
+
+@triton.jit
+def store_stat(row_stats, NAME: tl.constexpr, rows, row, row_ok, value):
+    """Write a row statistic by its name."""
+    tl.store(stat_place(row_stats, NAME, rows, row), value, mask=row_ok)
+
+
+@triton.jit
 def finite_base(top):
     """What to subtract from a row: its maximum, or 0 where nothing but -inf was seen (-inf - -inf would be NaN)."""
     return tl.where(top == float("-inf"), 0.0, top)
@@ -98,26 +149,6 @@ def label_part(labels, start, y, j, ok, smoothing, columns, SOFT: tl.constexpr):
 
 
 @triton.jit
-def student_gradient(z, q, ce, row_stats, rows, row, row_ok):
-    """The cross entropy's gradient at logits z with targets q, and z relative to its row's base."""
-    d = z - tl.load(row_stats + row, mask=row_ok, other=0.0)[:, None]
-    inv_sum = tl.load(row_stats + rows + row, mask=row_ok, other=0.0)
-    mass = tl.load(row_stats + 6 * rows + row, mask=row_ok, other=0.0)
-    return (ce * mass * inv_sum)[:, None] * tl.exp(d) - ce[:, None] * q, d
-
-
-@triton.jit
-def teacher_gradient(d, w, kd, inv_t, row_stats, rows, row, row_ok):
-    """The divergence's gradient, from the student's logits relative to their base and the teacher's logits w."""
-    inv_s = tl.load(row_stats + 2 * rows + row, mask=row_ok, other=0.0)
-    top_t = tl.load(row_stats + 3 * rows + row, mask=row_ok, other=0.0)
-    inv_t_sum = tl.load(row_stats + 4 * rows + row, mask=row_ok, other=0.0)
-    scale = tl.load(row_stats + 5 * rows + row, mask=row_ok, other=0.0)
-    e_t = tl.exp((w * scale[:, None] - top_t[:, None]) * inv_t)
-    return (kd * inv_s)[:, None] * tl.exp(d * inv_t) - (kd * inv_t_sum)[:, None] * e_t
-
-
-@triton.jit
 def store_training_stats(
     stats, rows, row, zs, labels, start_s, start_q, y, base, inv_sum, row_ok, columns,
     SOFT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
@@ -143,7 +174,7 @@ def store_training_stats(
             squares += tl.sum(p * p, axis=1)
     z_y = tl.load(zs + start_s + y, mask=row_ok, other=0.0).to(tl.float32)
     correct = ((z_y > best_before) | (y == 0)) & (z_y >= best_after)
-    tl.store(stats + row, correct.to(tl.float32), mask=row_ok)
-    tl.store(stats + rows + row, tl.exp(z_y - base) * inv_sum, mask=row_ok)
-    tl.store(stats + 2 * rows + row, z_y - tl.maximum(best_before, best_after), mask=row_ok)
-    tl.store(stats + 3 * rows + row, tl.sqrt(squares + rest * rest), mask=row_ok)
+    store_stat(stats, "CORRECT", rows, row, row_ok, correct.to(tl.float32))
+    store_stat(stats, "P_Y", rows, row, row_ok, tl.exp(z_y - base) * inv_sum)
+    store_stat(stats, "MARGIN", rows, row, row_ok, z_y - tl.maximum(best_before, best_after))
+    store_stat(stats, "EL2N", rows, row, row_ok, tl.sqrt(squares + rest * rest))

@@ -95,7 +95,7 @@ def test_a_quota_that_keeps_less_than_asked_for_is_told(tiny_store):
     uneven = replace(tiny_store, classes=(*tiny_store.classes, "empty"))
     subset = choose(uneven, "random", 1.0, balance="quota")
     assert subset.info["kept"] == 4 * (96 // 5)
-    assert "less than the 100.0% asked for" in _summary(subset.info)
+    assert "less than the 100.0% asked for" in _summary(subset)
 
 
 @pytest.mark.parametrize(

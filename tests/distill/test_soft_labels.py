@@ -24,7 +24,6 @@ from prunekd.distill import (
     OnlineTeacher,
     TeacherSettings,
     create_objective,
-    describe_teacher,
 )
 from prunekd.distill.labels_file import LabelsWriter, layout
 from prunekd.inference.label_pass import LabelSpec, choose_topk, make_labels, verify_labels
@@ -55,10 +54,7 @@ def made(tiny_store: Store, teacher: OnlineTeacher, tmp_path_factory: pytest.Tem
 
 
 def spec_of(store: Store, teacher: OnlineTeacher, topk: int | None, subset: Subset | None = None) -> LabelSpec:
-    info = describe_teacher("spec", teacher)
-    return LabelSpec(
-        store=store, teacher=teacher, teacher_info=info, recipe=RECIPE, views=VIEWS, topk=topk, subset=subset
-    )
+    return LabelSpec(store=store, teacher=teacher, recipe=RECIPE, views=VIEWS, topk=topk, subset=subset)
 
 
 def epoch_with_logits(store: Store, teacher: OnlineTeacher, cached: CachedTeacher, epoch: int) -> list[Any]:
@@ -175,8 +171,8 @@ def test_the_verifier_accepts_what_was_made_and_finds_what_was_not(
 ) -> None:
     for path in made.values():
         facts = verify_labels(path, tiny_store, teacher, records=60, batch_size=11)
-        assert facts["records"] == 60
-        assert facts["median"] <= facts["worst"] < 2e-3
+        assert facts.records == 60
+        assert facts.median <= facts.worst < 2e-3
     wrong = tmp_path / "wrong"
     wrong.mkdir()
     for file in made["top"].iterdir():
@@ -194,7 +190,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from prunekd.distill import OnlineTeacher, TeacherSettings, describe_teacher
+from prunekd.distill import OnlineTeacher, TeacherSettings
 from prunekd.distill.teacher_files import load_teacher_model
 from prunekd.store import open_store
 from prunekd.common.distributed import open_world
@@ -206,7 +202,7 @@ label_pass.BLOCK_RECORDS = 32
 with open_world("cpu") as world:
     teacher = OnlineTeacher(*load_teacher_model(run), TeacherSettings(dtype=torch.float32))
     spec = label_pass.LabelSpec(
-        store=store, teacher=teacher, teacher_info=describe_teacher("spec", teacher), views=3, topk=2,
+        store=store, teacher=teacher, views=3, topk=2,
         recipe=load_recipe("demo", ["seed=5", "train_view.size=12", "train_view.flip=0.5", "distill.temperature=3"]),
     )
     blocks = []

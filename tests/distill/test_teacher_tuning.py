@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prunekd.distill import OnlineTeacher, TeacherSettings, describe_teacher, open_teacher, tuning
+from prunekd.distill import OnlineTeacher, TeacherSettings, open_teacher, tuning
 from prunekd.models import ModelCard, create_model, save_trained
 
 FP32 = TeacherSettings(dtype=torch.float32)
@@ -63,7 +63,7 @@ def test_an_ensemble_gives_the_mean_of_logits_each_with_its_own_normalisation(tm
     torch.testing.assert_close(opened(pixels()), teacher(pixels()))
     assert opened.digest == teacher.digest != OnlineTeacher(one, CARD, FP32).digest
     assert opened.card.model == "cifar_resnet8+cifar_resnet14"
-    assert describe_teacher("two", opened)["digest"] == teacher.digest
+    assert opened.describe()["digest"] == teacher.digest
     with pytest.raises(ValueError, match="it is an ensemble"):
         opened.features_and_logits(pixels())
 

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from prunekd.cli.doctor import examine
+from prunekd.api.doctor import examine
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "docker/Dockerfile"

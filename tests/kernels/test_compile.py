@@ -4,11 +4,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from prunekd_kernels import kd_loss, kd_loss_sparse, normalize, teacher_head_kd
-from prunekd_kernels.kd_loss.op import kd_loss_op
-from prunekd_kernels.kd_loss_sparse.op import kd_loss_sparse_op
-from prunekd_kernels.normalize.op import normalize_op
-from prunekd_kernels.teacher_head_kd.op import teacher_head_kd_op
+from prunekd_kernels import dense, kd_loss, kd_loss_sparse, last_layer, normalization, normalize, teacher_head_kd, topk
 
 
 @pytest.fixture
@@ -28,26 +24,24 @@ def _fresh_compiler():
 def test_opcheck(inputs, stats):
     student, teacher, labels = inputs
     weight, scale = torch.rand(6), torch.rand(12) + 0.5
-    tail = (0.5, 2.0, 0.1, stats, "numba")
-    torch.library.opcheck(kd_loss_op.registered, (student, teacher, labels, weight, scale, None, None, *tail))
-    torch.library.opcheck(
-        kd_loss_op.registered, (student, None, labels, None, None, torch.tensor(0.0), torch.tensor(1.0), *tail)
-    )
+    numbers = (0.5, 2.0, 0.1, stats, "numba")
+    common = (student, labels, weight, scale, None, None, *numbers)
+    torch.library.opcheck(dense.LOSS.registered, (*common, teacher))
+    zero_and_one = (torch.tensor(0.0), torch.tensor(1.0))
+    torch.library.opcheck(dense.LOSS.registered, (student, labels, None, None, *zero_and_one, *numbers, None))
     values, ids = teacher.topk(3, dim=1)
     total = torch.logsumexp(teacher / 2, 1)
+    torch.library.opcheck(topk.LOSS.registered, (*common, ids, values, None, teacher.std(1)))
     torch.library.opcheck(
-        kd_loss_sparse_op.registered, (student, ids, values, total, labels, weight, None, None, None, *tail)
+        topk.LOSS.registered, (student, labels, weight, None, None, None, *numbers, ids, values, total, None)
     )
-    features, head, bias = torch.randn(6, 5), torch.randn(12, 5), torch.randn(12)
-    torch.library.opcheck(
-        teacher_head_kd_op.registered, (student, features, head, bias, labels, weight, scale, None, None, *tail)
-    )
+    torch.library.opcheck(last_layer.LOSS.registered, (*common, torch.randn(6, 5), torch.randn(12, 5), torch.randn(12)))
 
 
 def test_opcheck_normalize():
     images = torch.randint(0, 256, (2, 4, 5, 3), dtype=torch.uint8)
     flip = torch.tensor([True, False])
-    torch.library.opcheck(normalize_op, (images, [1.0] * 3, [2.0] * 3, flip, torch.float32, "numba"))
+    torch.library.opcheck(normalization.registered, (images, [1.0] * 3, [2.0] * 3, flip, torch.float32, "numba"))
 
 
 def test_every_function_compiles_without_a_graph_break(inputs):

@@ -1,6 +1,8 @@
 """Triton without a GPU: this folder's `triton` cases in the interpreter, and compilation for a GPU that is not here."""
 
+import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from prunekd_kernels import _stats
 from prunekd_kernels._backends import interpreting
 
 pytest.importorskip("triton")
@@ -39,16 +42,22 @@ ON = dict.fromkeys(
 )  # fmt: skip
 TILE = {"WIDEN": False, "ROWS": 64, "COLUMNS": 128, "DEPTH": 32}
 CASES = [
-    ("kd_loss", "_forward_kernel", {"SOFT": False, "ROWS": 1, "BLOCK": 4096}, {}, 8),
-    ("kd_loss", "_forward_kernel", {"SOFT": True, "ROWS": 64, "BLOCK": 16, "ALPHA_TENSOR": False},
+    ("dense", "_forward_kernel", {"SOFT": False, "ROWS": 1, "BLOCK": 4096}, {}, 8),
+    ("dense", "_forward_kernel", {"SOFT": True, "ROWS": 64, "BLOCK": 16, "ALPHA_TENSOR": False},
      {"labels": "*fp32", "alpha": "fp32"}, 4),
-    ("kd_loss", "_backward_kernel", {"SOFT": False, "ROWS": 1, "BLOCK": 4096}, {}, 8),
-    ("kd_loss_sparse", "_forward_kernel", {"SOFT": False, "ROWS": 1, "BLOCK": 4096, "KEPT": 16}, {}, 8),
-    ("kd_loss_sparse", "_backward_kernel", {"SOFT": False, "ROWS": 1, "BLOCK": 4096, "KEPT": 16}, {}, 8),
-    ("teacher_head_kd", "_partial_kernel", {"MOMENTS": False, **TILE}, {}, 8),
-    ("teacher_head_kd", "_merge_kernel", {"ROWS": 64}, {}, 4),
-    ("teacher_head_kd", "_backward_kernel", {"SOFT": False, **TILE}, {}, 8),
-    ("normalize", "_normalize_kernel", {"CHANNELS": 3, "BLOCK": 1024}, {}, 4),
+    ("dense", "_backward_kernel", {"SOFT": False, "ROWS": 1, "BLOCK": 4096}, {}, 8),
+    ("topk", "_forward_kernel", {"SOFT": False, "ROWS": 1, "BLOCK": 4096, "KEPT": 16}, {}, 8),
+    ("topk", "_backward_kernel", {"SOFT": False, "ROWS": 1, "BLOCK": 4096, "KEPT": 16}, {}, 8),
+    ("last_layer", "_partial_kernel", {"MOMENTS": False, **TILE}, {}, 8),
+    ("last_layer", "_merge_kernel", {"ROWS": 64}, {}, 4),
+    ("last_layer", "_backward_kernel", {"SOFT": False, **TILE}, {}, 8),
+    # an integer argument of 1 becomes a constant in a launch
+    ("dense", "_forward_kernel", {"SOFT": False, "ROWS": 1, "BLOCK": 4096, "rows": 1}, {}, 8),
+    ("topk", "_forward_kernel", {"SOFT": False, "ROWS": 1, "BLOCK": 4096, "KEPT": 1, "kept": 1, "rows": 1}, {}, 8),
+    ("topk", "_backward_kernel", {"SOFT": False, "ROWS": 1, "BLOCK": 4096, "KEPT": 1, "kept": 1, "rows": 1}, {}, 8),
+    ("last_layer", "_partial_kernel", {"MOMENTS": True, **TILE, "rows": 1, "per_share": 1, "depth": 1}, {}, 8),
+    ("last_layer", "_merge_kernel", {"ROWS": 64, "rows": 1, "shares": 1}, {}, 4),
+    ("normalization", "_normalize_kernel", {"CHANNELS": 3, "BLOCK": 1024}, {}, 4),
 ]  # fmt: skip
 
 
@@ -71,3 +80,12 @@ def test_kernels_compile_for_hopper(package, name, constants, types, warps):
     source = ASTSource(fn=kernel, signature=signature, constexprs=positions)
     compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
     assert len(compiled.asm["cubin"]) > 0
+
+
+def test_row_statistics_have_the_same_places_as_everywhere():
+    from prunekd_kernels import _triton_blocks
+
+    source = inspect.getsource(_triton_blocks.stat_place.fn)
+    places = {name: int(number) for name, number in re.findall(r'NAME == "(\w+)":\s+place \+= (\d+) \* rows', source)}
+    numbers = {name: number for name, number in vars(_stats).items() if isinstance(number, int)}
+    assert places == {name: number for name, number in numbers.items() if not name.endswith("_ROW_STATS")}

@@ -29,21 +29,22 @@ def drawn_ids() -> st.SearchStrategy[list[int]]:
 
 @given(drawn_ids(), drawn_ids())
 def test_overlap_and_rank_correlation_are_their_definitions(one: list[int], other: list[int]) -> None:
-    facts = compare_subsets({"a": subset(one), "b": subset(other)})
+    comparison = compare_subsets({"a": subset(one), "b": subset(other)})
+    pair = comparison.pairs[0][1]
     both = set(one) & set(other)
-    assert facts["shared"][0][1] == facts["shared"][1][0] == len(both)
-    assert facts["jaccard"][0][1] == pytest.approx(len(both) / len(set(one) | set(other)))
-    assert facts["of_smaller"][1][0] == pytest.approx(len(both) / min(len(one), len(other)))
-    assert facts["by_chance"][0][1] == pytest.approx(max(len(one), len(other)) / TOTAL)
-    assert facts["sizes"] == [len(one), len(other)]
-    assert facts["jaccard"][0][0] == 1.0
+    assert pair.shared == comparison.pairs[1][0].shared == len(both)
+    assert pair.jaccard == pytest.approx(len(both) / len(set(one) | set(other)))
+    assert comparison.of_smaller[1][0] == pytest.approx(len(both) / min(len(one), len(other)))
+    assert pair.by_chance == pytest.approx(max(len(one), len(other)) / TOTAL)
+    assert comparison.sizes == [len(one), len(other)]
+    assert comparison.pairs[0][0].jaccard == 1.0
     if len(both) < 2:
-        assert facts["rank_correlation"][0][1] is None
+        assert pair.rank_correlation is None
         return
     a, b = ([i for i in ids if i in both] for ids in (one, other))
     n = len(both)
     squares = sum((a.index(i) - b.index(i)) ** 2 for i in both)
-    assert facts["rank_correlation"][0][1] == pytest.approx(1 - 6 * squares / (n * (n * n - 1)))
+    assert comparison.rank_correlation[0][1] == pytest.approx(1 - 6 * squares / (n * (n * n - 1)))
 
 
 def test_classes_and_difficulty() -> None:
@@ -55,12 +56,13 @@ def test_classes_and_difficulty() -> None:
     )  # fmt: skip
     easiest = np.argsort(difficulty)[:8].tolist()
     one_class = np.flatnonzero(LABELS == 1).tolist()
-    facts = compare_subsets({"easy": subset(easiest), "one": subset(one_class)}, scores)
-    assert facts["difficulty"]["score"] == "margin"
-    assert facts["difficulty"]["share"][0] == pytest.approx([0.5, 0.5] + [0.0] * 8)
-    assert sum(facts["difficulty"]["share"][1]) == pytest.approx(1)
-    assert facts["class_distance"][1] == pytest.approx(1 - 13 / 40)
-    assert facts["class_counts"][1] == [0, 13, 0]
+    comparison = compare_subsets({"easy": subset(easiest), "one": subset(one_class)}, scores)
+    assert comparison.difficulty is not None
+    assert comparison.difficulty.score == "margin"
+    assert comparison.difficulty.share[0] == pytest.approx([0.5, 0.5] + [0.0] * 8)
+    assert sum(comparison.difficulty.share[1]) == pytest.approx(1)
+    assert comparison.class_distance[1] == pytest.approx(1 - 13 / 40)
+    assert comparison.class_counts[1] == [0, 13, 0]
 
 
 def test_subsets_of_different_stores_are_refused() -> None:

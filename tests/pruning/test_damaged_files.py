@@ -1,7 +1,6 @@
 """Damaged subsets: bytes changed anywhere are noticed, and the file is named, or the ids are what they were."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunekd.pruning import read_subset, select, write_subset
+from pruning.stores import store_of
 
 EDITS = st.lists(
     st.tuples(st.sampled_from(["write", "flip", "cut"]), st.floats(0, 1, exclude_max=True), st.binary(min_size=1)),
@@ -19,13 +19,7 @@ EDITS = st.lists(
 
 @pytest.fixture(scope="module")
 def subset_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = SimpleNamespace(
-        path=Path("store"),
-        classes=("cat", "dog"),
-        fingerprint="f" * 64,
-        lineage=(),
-        split=lambda name: SimpleNamespace(ids=np.arange(500), labels=np.arange(500) % 2),
-    )
+    store = store_of(np.arange(500), np.arange(500) % 2, classes=("cat", "dog"))
     path = tmp_path_factory.mktemp("subset") / "subset.parquet"
     write_subset(path, select(store, "random", 0.5))
     return path

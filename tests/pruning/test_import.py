@@ -11,27 +11,27 @@ import pytest
 from prunekd.pruning.scores import Scores
 from prunekd.pruning.scores.average import average_scores
 from prunekd.pruning.scores.imported import import_scores
+from prunekd.store import Split
+from pruning.stores import store_of
 
 KEYS = [f"{synset}/{synset}_{k}.JPEG" for synset in ("n01440764", "n01443537") for k in (7, 12, 3)]
 
 
-class Split:
-    ids = np.array([10, 11, 12, 20, 21, 22])[::-1]
-    labels = np.array([0, 0, 0, 1, 1, 1])[::-1]
+class NamedSplit(Split):
+    """A split whose samples have the names KEYS, the last on disk first."""
 
-    def keys(self) -> list[str]:
+    def keys(self, rows: np.ndarray | None = None) -> list[str]:
+        assert rows is None
         return KEYS[::-1]
 
 
-class Store:
-    path = Path("imagenet")
-    classes = ("tench", "goldfish")
-    fingerprint = "f" * 64
-    lineage = ()
-
-    def split(self, name: str) -> Split:
-        assert name == "train"
-        return Split()
+IMAGENET = store_of(
+    np.array([10, 11, 12, 20, 21, 22])[::-1],
+    np.array([0, 0, 0, 1, 1, 1])[::-1],
+    path=Path("imagenet"),
+    classes=("tench", "goldfish"),
+    kind=NamedSplit,
+)
 
 
 def write(path: Path, header: str | None, rows: list[str]) -> Path:
@@ -47,7 +47,7 @@ def test_paths_are_joined_whole_by_their_end_or_by_file_name(tmp_path: Path) -> 
         names = [key.split("/")[1] if prefix is None else prefix + key for key in KEYS]
         rows = [f"{names[k]},{k},{values[k]}" for k in shuffled]
         file = write(tmp_path / "m.csv", "image,other,memorization", rows)
-        scores, report = import_scores(Store(), file, "memorization", key="path")
+        scores, report = import_scores(IMAGENET, file, "memorization", key="path")
         assert report.rule == rule
         assert (report.matched, report.unscored, report.unused) == (6, 0, 0)
         assert scores.ids.tolist() == [10, 11, 12, 20, 21, 22]
@@ -60,23 +60,23 @@ def test_ids_columns_without_header_tsv_and_parquet(tmp_path: Path) -> None:
     ids = [12, 10, 11, 22, 20, 21]
     expected = [1.0, 2.0, 0.0, 4.0, 5.0, 3.0]
     plain = write(tmp_path / "plain.csv", None, [f"{i},{k}" for k, i in enumerate(ids)])
-    scores, report = import_scores(Store(), plain, "1", key="id", key_column="0", name="rank", hard_end="low")
+    scores, report = import_scores(IMAGENET, plain, "1", key="id", key_column="0", name="rank", hard_end="low")
     assert report.rule == "id"
     assert scores.columns["rank"].tolist() == expected
     assert scores.difficulty("rank", np.array([12, 10])).tolist() == [-0.0, -1.0]
     tsv = write(tmp_path / "t.tsv", "id\tscore", [f"{i}\t{k}" for k, i in enumerate(ids)])
-    assert import_scores(Store(), tsv, "score", key="id")[0].columns["score"].tolist() == expected
+    assert import_scores(IMAGENET, tsv, "score", key="id")[0].columns["score"].tolist() == expected
     pq.write_table(pa.table({"idx": ids, "s": range(6)}), tmp_path / "p.parquet")
-    assert import_scores(Store(), tmp_path / "p.parquet", "s", key="id")[0].columns["s"].tolist() == expected
+    assert import_scores(IMAGENET, tmp_path / "p.parquet", "s", key="id")[0].columns["s"].tolist() == expected
 
 
 def test_what_does_not_match_is_reported(tmp_path: Path) -> None:
     file = write(tmp_path / "m.csv", "path,s", [f"{KEYS[0]},1", f"{KEYS[4]},2", "n9/x.JPEG,3"])
     with pytest.raises(ValueError, match=r"does not score every sample; give them a score with --fill") as error:
-        import_scores(Store(), file, "s", key="path")
+        import_scores(IMAGENET, file, "s", key="path")
     assert f"4 samples of the store have no row in the file: {KEYS[1]}, {KEYS[2]}, {KEYS[3]}, ..." in str(error.value)
     assert "1 rows of the file belong to no sample of the store: n9/x.JPEG" in str(error.value)
-    scores, report = import_scores(Store(), file, "s", key="path", fill=-1)
+    scores, report = import_scores(IMAGENET, file, "s", key="path", fill=-1)
     assert scores.columns["s"].tolist() == [1.0, -1.0, -1.0, -1.0, 2.0, -1.0]
     assert (report.matched, report.unscored, report.unused) == (2, 4, 1)
 
@@ -96,7 +96,7 @@ def test_files_that_will_not_do_are_refused(
     tmp_path: Path, header: str, rows: list[str], arguments: dict[str, str], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        import_scores(Store(), write(tmp_path / "m.csv", header, rows), "s", key="path", **arguments)
+        import_scores(IMAGENET, write(tmp_path / "m.csv", header, rows), "s", key="path", **arguments)
 
 
 def table(values: list[float], **extra: object) -> Scores:

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunekd.pruning.scores import FEATURE_SCORES, SCORES, Outputs, compute_scores
+from prunekd.pruning.scores import FEATURE_SCORES, SCORES, Outputs, Scores, as_scores, compute_scores
 from prunekd.pruning.scores.features import read_features
 
 NAMES = [name for name, score in SCORES.items() if not score.needs_features]
@@ -315,3 +315,61 @@ def test_a_features_file_of_something_else_is_refused(tmp_path):
     (tmp_path / "g.npy").write_bytes(b"no")
     with pytest.raises(ValueError, match=r"g\.npy cannot be read as features"):
         read_features(tmp_path / "g.npy", 4)
+
+
+def a_table(names=("el2n", "margin"), count=5):
+    rng = np.random.default_rng(1)
+    return Scores(
+        ids=np.array([2, 3, 7, 11, 20])[:count],
+        labels=np.array([0, 1, 1, 0, 1])[:count],
+        columns={name: rng.random(count).astype(np.float32) for name in (*names, "teacher_std")},
+        definitions={name: f"{name}@1" for name in (*names, "teacher_std")},
+        hard_ends={"el2n": "high", "margin": "low"},
+        class_std=np.array([1.5, np.nan]),
+        provenance={"split": "train", "fingerprint": "f" * 64, "store": {"path": "/here", "classes": 2}},
+    )
+
+
+def test_a_column_is_taken_by_its_name():
+    scores = a_table()
+    for name in ("el2n", "margin", "teacher_std"):
+        assert scores[name].dtype == np.float32
+        assert scores[name].tolist() == scores.columns[name].tolist()
+    with pytest.raises(ValueError, match=r"unknown score 'el2m' .did you mean 'el2n'"):
+        scores["el2m"]
+
+
+@given(st.lists(st.sampled_from([2, 3, 7, 11, 20]), max_size=8))
+def test_values_are_looked_up_by_id(ids):
+    scores = a_table()
+    known = dict(zip(scores.ids.tolist(), scores["margin"].tolist(), strict=True))
+    assert scores.values("margin", np.array(ids, np.int64)).tolist() == [known[i] for i in ids]
+    assert scores.difficulty("margin", np.array(ids, np.int64)).tolist() == [-known[i] for i in ids]
+    with pytest.raises(ValueError, match=r"no score for 2 samples, ids 5, 21;"):
+        scores.values("margin", np.array([*ids, 5, 21]))
+
+
+def test_a_table_has_a_column_per_score():
+    scores = a_table()
+    table = scores.to_table()
+    assert table.column_names == ["id", "label", "el2n", "margin", "teacher_std"]
+    assert [str(field.type) for field in table.schema] == ["int64", "int64", "float", "float", "float"]
+    rows = [
+        {"id": i, "label": y, **{name: float(scores.columns[name][k]) for name in scores.columns}}
+        for k, (i, y) in enumerate(zip(scores.ids.tolist(), scores.labels.tolist(), strict=True))
+    ]
+    assert table.to_pylist() == rows
+
+
+def test_scores_are_taken_as_object_or_file(tmp_path):
+    scores = a_table()
+    scores.save(str(tmp_path / "new" / "s.parquet"))
+    assert as_scores(scores) is scores
+    for path in (tmp_path / "new" / "s.parquet", str(tmp_path / "new" / "s.parquet")):
+        again = as_scores(path)
+        assert again.to_table().equals(scores.to_table())
+        assert (again.definitions, again.hard_ends) == (scores.definitions, scores.hard_ends)
+        assert again.provenance == scores.provenance
+        np.testing.assert_array_equal(again.class_std, scores.class_std)
+    with pytest.raises(ValueError, match=r"gone\.parquet does not exist"):
+        as_scores(tmp_path / "gone.parquet")

@@ -2,9 +2,8 @@
 
 import json
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -13,40 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunekd.pruning import Subset, rank_samples, read_subset, select, write_subset
+from prunekd.pruning import Subset, as_subset, read_subset, select, write_subset
 from prunekd.pruning.policies import POLICIES
 from prunekd.pruning.scores import Scores, read_scores, write_scores
-
-
-@dataclass(frozen=True)
-class FakeStore:
-    """As much of a store as selection reads."""
-
-    ids: np.ndarray
-    labels: np.ndarray
-    path: Path = Path("/here/store")
-    classes: tuple[str, ...] = ("cat", "dog", "hen")
-    fingerprint: str = "f" * 64
-    lineage: tuple[str, ...] = ()
-    names: tuple[str, ...] = field(default=("train", "val"))
-
-    def split(self, name):
-        assert name in self.names
-        return SimpleNamespace(ids=self.ids, labels=self.labels)
-
-
-def a_store(count=60, seed=0, **changes):
-    rng = np.random.default_rng(seed)
-    ids = np.sort(rng.choice(3 * count, size=count, replace=False))
-    return FakeStore(ids=ids, labels=rng.integers(3, size=count), **changes)
+from prunekd.store.jobs.compact import compact
+from pruning.stores import a_store, store_of
 
 
 def scores_of(store, seed=0, more=(), **provenance):
     rng = np.random.default_rng(seed)
-    count = len(store.ids)
+    part = store.split("train")
+    count = len(part)
     return Scores(
-        ids=store.ids,
-        labels=store.labels,
+        ids=part.ids,
+        labels=part.labels,
         columns={
             name: rng.random(count).astype(np.float32)
             for name in ("teacher_ce", "el2n", "margin", "teacher_std", *more)
@@ -71,7 +50,7 @@ MORE = ("moderate", "dual", "p_mean")
 
 def features_of(store, folder):
     """A features file in order of id, whatever the order of the store."""
-    values = np.sin(np.sort(store.ids)[:, None] * np.array([1.0, 2.3, 0.7])).astype(np.float16)
+    values = np.sin(np.sort(store.split("train").ids)[:, None] * np.array([1.0, 2.3, 0.7])).astype(np.float16)
     np.save(Path(folder) / "features.npy", values)
     return Path(folder) / "features.npy"
 
@@ -84,12 +63,13 @@ def test_subsets_are_nested_over_all_ratios(policy, seed, count):
     parameters = {"window": {"low": 0.0, "high": 1.0}, "ccs": {"beta": 0.0}}.get(policy)
     with tempfile.TemporaryDirectory() as folder:
         given = {"scores": scores_of(store, seed, MORE), "features": features_of(store, folder)}
-        whole = rank_samples(store, policy, seed, parameters=parameters, **given)
         ratios = (0.5, 0.55, 0.62, 0.8, 0.93, 1.0)
         subsets = [select(store, policy, keep, seed, parameters=parameters, **given) for keep in ratios]
+    whole = subsets[-1].ids.tolist()
+    assert sorted(whole) == store.split("train").ids.tolist() or POLICIES[policy].default_balance == "quota"
     smaller: set[int] = set()
     for subset in subsets:
-        assert subset.ids.tolist() == whole[: len(subset)].tolist()
+        assert subset.ids.tolist() == whole[: len(subset)]
         assert smaller <= set(subset.ids.tolist())
         smaller = set(subset.ids.tolist())
         assert subset.info["kept"] == len(subset) == len(smaller)
@@ -99,7 +79,8 @@ def test_subsets_are_nested_over_all_ratios(policy, seed, count):
 def test_info_says_where_the_subset_came_from():
     store = a_store(60)
     subset = select(store, "medium", 0.5, 7, scores=scores_of(store), score="el2n")
-    label_of = dict(zip(store.ids.tolist(), store.labels.tolist(), strict=True))
+    part = store.split("train")
+    label_of = dict(zip(part.ids.tolist(), part.labels.tolist(), strict=True))
     kept = [label_of[i] for i in subset.ids.tolist()]
     assert subset.info == {
         "policy": "medium",
@@ -113,7 +94,7 @@ def test_info_says_where_the_subset_came_from():
         "kept": len(kept),
         "total": 60,
         "class_counts": [kept.count(c) for c in range(3)],
-        "class_totals": [store.labels.tolist().count(c) for c in range(3)],
+        "class_totals": [part.labels.tolist().count(c) for c in range(3)],
         "split": "train",
         "fingerprint": "f" * 64,
         "store": {"path": "/here/store", "classes": 3},
@@ -133,16 +114,17 @@ def test_hardest_by_margin_takes_the_low_end():
     store = a_store()
     scores = scores_of(store)
     subset = select(store, "hardest", 0.25, scores=scores, score="margin")
-    lowest = store.ids[np.argsort(scores.columns["margin"])[:15]]
+    lowest = store.split("train").ids[np.argsort(scores.columns["margin"])[:15]]
     assert subset.ids.tolist() == lowest.tolist()
     subset = select(store, "easiest", 0.25, scores=scores, score="margin")
-    assert subset.ids.tolist() == store.ids[np.argsort(-scores.columns["margin"])[:15]].tolist()
+    assert subset.ids.tolist() == store.split("train").ids[np.argsort(-scores.columns["margin"])[:15]].tolist()
 
 
 def test_scores_and_features_are_joined_by_id_not_by_row(tmp_path):
     store = a_store()
     given = {"scores": scores_of(store, 0, MORE), "features": features_of(store, tmp_path)}
-    turned = replace(store, ids=store.ids[::-1].copy(), labels=store.labels[::-1].copy())
+    part = store.split("train")
+    turned = store_of(part.ids[::-1].copy(), part.labels[::-1].copy())
     for policy in POLICIES:
         one = select(store, policy, 0.5, **given)
         other = select(turned, policy, 0.5, **given)
@@ -206,7 +188,10 @@ def test_samples_without_a_score_are_named():
         labels=scores.labels[:-2],
         columns={name: values[:-2] for name, values in scores.columns.items()},
     )
-    with pytest.raises(ValueError, match=rf"no score for 2 samples, ids {store.ids[-2]}, {store.ids[-1]};"):
+    with pytest.raises(
+        ValueError,
+        match=rf"no score for 2 samples, ids {store.split('train').ids[-2]}, {store.split('train').ids[-1]};",
+    ):
         select(store, "hardest", 0.5, scores=part)
 
 
@@ -296,3 +281,90 @@ def test_what_a_policy_lacks_is_named(tmp_path):
     np.save(tmp_path / "f.npy", np.zeros((3, 2), np.float16))
     with pytest.raises(ValueError, match="not one row for each of the 60 samples"):
         select(store, "herding", 0.5, features=tmp_path / "f.npy")
+
+
+@settings(max_examples=50)
+@given(data=st.data(), count=st.integers(1, 40), seed=st.integers(0, 9))
+def test_a_subset_of_ones_own_ids(data, count, seed):
+    whole = a_store(count, seed).split("train")
+    shuffled = np.random.default_rng(seed).permutation(count)
+    store = store_of(whole.ids[shuffled], whole.labels[shuffled])
+    part = store.split("val")
+    ids = data.draw(st.lists(st.sampled_from(whole.ids.tolist()), min_size=1, unique=True))
+    subset = Subset.of_ids(
+        store, np.array(ids, dtype=data.draw(st.sampled_from([np.int64, np.int32, np.uint16]))), "val"
+    )
+    assert subset.ids.tolist() == ids
+    assert subset.ids.dtype == np.int64
+    assert subset.weights is None
+    on_disk, labels = part.ids.tolist(), part.labels.tolist()
+    assert subset.rows(store).tolist() == [on_disk.index(i) for i in ids]
+    kept = [labels[on_disk.index(i)] for i in ids]
+    assert subset.info == {
+        "policy": "given",
+        "parameters": {},
+        "balance": "none",
+        "score": None,
+        "score_definition": None,
+        "scored_by": None,
+        "seed": 0,
+        "keep": len(ids) / count,
+        "kept": len(ids),
+        "total": count,
+        "class_counts": [kept.count(c) for c in range(3)],
+        "class_totals": [labels.count(c) for c in range(3)],
+        "split": "val",
+        "fingerprint": "f" * 64,
+        "store": {"path": "/here/store", "classes": 3},
+    }
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([], "ids are float64 of shape .0,.; give int64 sample ids"),
+        ([1.0, 2.0], "ids are float64 of shape .2,."),
+        ([[0, 1]], "ids are int64 of shape .1, 2."),
+        ([True, False], "ids are bool"),
+        ([4, 7, 4, 9, 7], "ids 4, 7 are named more than once; name each sample once"),
+        ([4, 10, -1], r"sample id 10 is not in split 'train' of /here/store .2 of 3 are not"),
+    ],
+)
+def test_ids_that_will_not_do_are_refused(ids, message):
+    with pytest.raises(ValueError, match=message):
+        Subset.of_ids(store_of(np.arange(10), np.arange(10) % 3), np.array(ids))
+
+
+def test_a_subset_is_taken_as_object_file_or_ids(tmp_path):
+    store = a_store()
+    subset = select(store, "random", 0.5)
+    subset.save(str(tmp_path / "s.parquet"))
+    assert as_subset(store, subset) is subset
+    for path in (tmp_path / "s.parquet", str(tmp_path / "s.parquet")):
+        assert as_subset(store, path).ids.tolist() == subset.ids.tolist()
+        assert as_subset(store, path).info == subset.info
+    assert as_subset(store, subset.ids, "val").info["split"] == "val"
+    assert as_subset(store, subset.ids.tolist()).ids.tolist() == subset.ids.tolist()
+    other = a_store(fingerprint="b" * 64)
+    for value in (subset, tmp_path / "s.parquet"):
+        with pytest.raises(ValueError, match="this subset was made for /here/store"):
+            as_subset(other, value)
+
+
+def test_rows_of_a_compacted_store_hold_the_same_samples(tiny_store, tmp_path):
+    """Its file lies in the order of another ranking than the subset's."""
+    ranking = select(tiny_store, "random", 0.75, 1)
+    small = compact(tiny_store, ranking.ids, tmp_path / "small", ranking=ranking.info)
+    chosen = ranking.ids[np.random.default_rng(2).permutation(len(ranking.ids))[:20]]
+    assert small.split("train").ids.tolist() == ranking.ids.tolist() != sorted(ranking.ids.tolist())
+    subset = Subset.of_ids(tiny_store, chosen)
+    subset.check(small)
+    rows = subset.rows(small)
+    assert rows.tolist() == [ranking.ids.tolist().index(i) for i in chosen.tolist()]
+    on_disk = tiny_store.split("train").ids.tolist()
+    with small.split("train").payloads() as copies, tiny_store.split("train").payloads() as originals:
+        for row, i in zip(rows.tolist(), chosen.tolist(), strict=True):
+            assert copies.read(row) == originals.read(on_disk.index(i))
+    dropped = np.setdiff1d(np.arange(96), ranking.ids)
+    with pytest.raises(ValueError, match=r"is not in split 'train' .*holds only what was kept for it"):
+        Subset.of_ids(tiny_store, dropped[:3]).rows(small)

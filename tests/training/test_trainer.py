@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from prunekd.common.distributed import World
-from prunekd.distill import CachedTeacher, OnlineTeacher, TeacherSettings, describe_teacher, open_teacher
+from prunekd.distill import CachedTeacher, OnlineTeacher, TeacherSettings, open_teacher
 from prunekd.inference.label_pass import LabelSpec, make_labels
 from prunekd.models import load_trained
 from prunekd.pruning.scores import read_scores
@@ -183,11 +183,11 @@ def test_reshaping_without_a_teacher_and_a_foreign_subset_are_refused(tiny_store
 
 
 def test_teacher_info_is_kept(tiny_store: Store, teacher: OnlineTeacher, tmp_path: Path) -> None:
-    info = describe_teacher("spec", teacher)
-    spec = RunSpec(store=tiny_store, recipe=recipe(), out=tmp_path / "run", teacher=teacher, teacher_info=info)
+    spec = RunSpec(store=tiny_store, recipe=recipe(), out=tmp_path / "run", teacher=teacher)
     started = time.time()
     Trainer(spec, WORLD).close()
     run = json.loads((tmp_path / "run/run.json").read_text())
+    assert run["teacher"] == teacher.describe()
     assert run["teacher"]["model"] == "cifar_resnet8"
     assert run["store"]["fingerprint"] == tiny_store.fingerprint
     assert (tmp_path / "run/run.json").stat().st_mtime >= started - 1
@@ -388,8 +388,7 @@ def test_cached_labels_train_as_their_teacher_does(
 ) -> None:
     """Full logits of as many views as epochs are the online teacher's, but for the rounding to float16."""
     settings = recipe("epochs=3", "optimizer.lr=0.001")
-    info = describe_teacher(str(teacher_run), teacher)
-    labels = LabelSpec(store=tiny_store, teacher=teacher, teacher_info=info, recipe=settings, views=3)
+    labels = LabelSpec(store=tiny_store, teacher=teacher, recipe=settings, views=3)
     make_labels(labels, WORLD, tmp_path / "labels")
     cached = CachedTeacher.open(tmp_path / "labels", tiny_store, view=settings.train_view, seed=settings.seed)
     losses = []

@@ -1,7 +1,8 @@
 """The view of a running sweep: a live table on a terminal, a line now and then elsewhere."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -9,11 +10,45 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from prunekd.cli._shared import say
-from prunekd.report.wording import plural, series_title
+from prunekd.cli._shared import counting_bar, say
+from prunekd.reporting.wording import plural, series_title
 from prunekd.sweep.progress import RunState, SweepProgress
 
 MARGIN = 7  # lines of the terminal that are not rows of the table
+
+
+class SweepView:
+    """Shows a sweep: a bar while the teacher goes over the store (`passes`), then the table of runs (`watch`)."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._shown = ExitStack()
+        self._bar: tuple[str, Callable[[int, int], None]] | None = None
+        self._show: Callable[[RunState], None] = lambda state: None
+
+    def __enter__(self) -> "SweepView":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._shown.close()
+
+    def passes(self, name: str, done: int, total: int) -> None:
+        """Show how far the pass `name` is."""
+        if self._bar is None or self._bar[0] != name:
+            self._shown.close()
+            unit = "samples" if name == "score" else "records"
+            self._bar = (name, self._shown.enter_context(counting_bar(name, unit)))
+        self._bar[1](done, total)
+
+    def watch(self, progress: SweepProgress, state: RunState | None) -> None:
+        """Show the runs; without a state, begin to."""
+        if state is None:
+            self._shown.close()
+            self._show = self._shown.enter_context(dashboard(progress, self._title))
+        else:
+            self._show(state)
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 from rich.console import Console
@@ -25,9 +25,9 @@ def say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def emit(value: Any, as_json: bool, text: str) -> None:
-    """Print a result to stdout, as JSON or as text."""
-    click.echo(json.dumps(value, indent=2) if as_json else text)
+def emit(value: object, as_json: bool, text: str | Callable[[], str]) -> None:
+    """Print a result to stdout, as JSON or as text; a function makes the text only where it is wanted."""
+    click.echo(json.dumps(value, indent=2) if as_json else text if isinstance(text, str) else text())
 
 
 @contextmanager
@@ -39,33 +39,91 @@ def booked_from(began: float) -> Iterator[Ledger]:
         yield ledger
 
 
+class Update(Protocol):
+    """Moves a progress bar."""
+
+    def __call__(self, done: int, text: str, total: int | None = None, description: str | None = None) -> None:
+        """Show `done` and `text`; a `total` where it was not known before, a new `description` to begin another bar."""
+
+
 @contextmanager
-def progress_bar(total: int, description: str) -> Iterator[Callable[[int, str], None]]:
-    """Yield `update(done, text)`: a live bar on a terminal, a plain line at every tenth otherwise."""
+def progress_bar(total: int | None, description: str) -> Iterator[Update]:
+    """Yield a function that shows progress: a live bar on a terminal, a plain line at every tenth otherwise.
+
+    Nothing is shown before the first update, which gives the `total` where it is None here.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _plain_updates(total, description)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[text]}"), console=console) as bar:
-        task = bar.add_task(description, total=total, text="")
-        yield lambda done, text: bar.update(task, completed=done, text=text)
+    bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=console)
+    tasks = {} if total is None else {description: bar.add_task(description, total=total, text="")}
+    shown = description
 
-
-def _plain_updates(total: int, description: str) -> Callable[[int, str], None]:
-    shown = -1
-
-    def update(done: int, text: str) -> None:
+    def update(done: int, text: str, total: int | None = None, description: str | None = None) -> None:
         nonlocal shown
-        tenth = 10 * done // max(total, 1)
+        bar.start()
+        shown = description or shown
+        if shown not in tasks:
+            tasks[shown] = bar.add_task(shown, total=total, text="")
+        bar.update(tasks[shown], completed=done, total=total, text=text)
+
+    try:
+        yield update
+    finally:
+        bar.stop()
+
+
+def _plain_updates(total: int | None, description: str) -> Update:
+    known, name, shown = total, description, -1
+
+    def update(done: int, text: str, total: int | None = None, description: str | None = None) -> None:
+        nonlocal known, name, shown
+        known = known if total is None else total
+        if description is not None and description != name:
+            name, shown = description, -1
+        tenth = 10 * done // max(known or 0, 1)
         if tenth > shown:
             shown = tenth
-            print(f"{description}: {done}/{total} {text}", file=sys.stderr)
+            print(f"{name}: {done}/{known} {text}", file=sys.stderr)
 
     return update
 
 
-def training_text(values: dict[str, Any]) -> str:
+class Speed:
+    """How fast a job goes, not counting what an interrupted one had done before: its first figure."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._before: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the job began."""
+        return time.perf_counter() - self._began
+
+    def per_second(self, done: int) -> float:
+        """What was done per second, given how much is `done` in all."""
+        self._before = done if self._before is None else self._before
+        return (done - self._before) / self.seconds
+
+
+@contextmanager
+def counting_bar(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield `progress(done, total)`, a bar that counts."""
+    with progress_bar(None, description) as update:
+        yield lambda done, total: update(done, unit, total)
+
+
+@contextmanager
+def training_bar(description: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield `progress(values)`, a bar that takes what a trainer reports."""
+    with progress_bar(None, description) as update:
+        yield lambda values: update(values["step"], training_text(values), values["total_steps"])
+
+
+def training_text(values: Mapping[str, float]) -> str:
     """The figures of a progress line from what a trainer reports."""
     parts = [f"epoch {values['epoch']}", f"loss {values['loss']:.3f}", f"top-1 {values['top1']:.1%}"]
     if "val_top1" in values:

@@ -2,21 +2,32 @@
 
 import io
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from functools import singledispatch
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from prunekd.common.distribution import Distribution
+from prunekd.pruning.compare import Comparison
+from prunekd.pruning.facts import ScoresFacts, SubsetFacts
+from prunekd.reporting.run_folder import RunFacts
+from prunekd.store import Store
+from prunekd.store.jobs.compaction_cost import CompactionCost, ReaderCost
+from prunekd.store.jobs.facts import StoreFacts
+
 LONGEST = 20  # rows of a list shown in full
 
 
-def render(facts: dict[str, Any]) -> str:
-    """The facts of `prunekd inspect` or `compare` as text, in colour where stdout is a terminal."""
-    tables = {"store": _store, "scores": _scores, "subset": _subset, "run": _run, "comparison": _comparison}[
-        facts["kind"]
-    ](facts)
+def render(facts: object, path: Path | None = None) -> str:
+    """What `prunekd inspect` or `compare` found as text, in colour where stdout is a terminal.
+
+    Args:
+        facts: StoreFacts, ScoresFacts, SubsetFacts, RunFacts or a Comparison.
+        path: of a scores file or a subset, for the title.
+    """
     console = Console()
     drawn = Console(
         file=io.StringIO(),
@@ -24,24 +35,30 @@ def render(facts: dict[str, Any]) -> str:
         force_terminal=console.is_terminal,
         color_system="auto" if console.is_terminal else None,
     )
-    for table in tables:
+    for table in _tables(facts, path):
         drawn.print(table)
     assert isinstance(drawn.file, io.StringIO)
     return "\n".join(line.rstrip() for line in drawn.file.getvalue().splitlines()).strip("\n")
 
 
-def _store(facts: dict[str, Any]) -> Iterable[Table]:
-    splits = facts["splits"]
+@singledispatch
+def _tables(facts: object, path: Path | None) -> Iterable[Table]:
+    raise AssertionError(f"no tables for {type(facts).__name__}")
+
+
+@_tables.register
+def _store(facts: StoreFacts, path: Path | None) -> Iterable[Table]:
+    store = facts.store
     yield _pairs(
-        f"Store {facts['path']}",
+        f"Store {store.path}",
         {
-            "classes": f"{len(facts['classes'])}: {_listed(facts['classes'], 8)}",
-            "fingerprint": facts["fingerprint"],
-            "source": _plain(facts["source"]),
-            "settings": _plain(facts["settings"]),
-            "quarantined": len(facts["quarantined"]),
-            **_compacted(facts["compacted"]),
-            **({"verified": f"{len(facts['damaged'])} damaged samples"} if "damaged" in facts else {}),
+            "classes": f"{len(store.classes)}: {_listed(store.classes, 8)}",
+            "fingerprint": store.fingerprint,
+            "source": _plain(store.source),
+            "settings": _plain(store.settings),
+            "quarantined": len(store.quarantined),
+            **_compacted(store),
+            **({} if facts.damaged is None else {"verified": f"{len(facts.damaged)} damaged samples"}),
         },
     )
     yield _grid(
@@ -50,41 +67,45 @@ def _store(facts: dict[str, Any]) -> Iterable[Table]:
         [
             [
                 name,
-                f"{split['samples']:,}",
-                f"{min(split['class_sizes']):,} to {max(split['class_sizes']):,}",
-                _bytes(split["payload_bytes"]),
-                _bytes(split["file_bytes"]),
-                f"{split['jpeg']:,}",
-                f"{split['raw']:,}",
-                _range(split["width"]),
-                _range(split["height"]),
+                f"{split.samples:,}",
+                f"{min(split.class_sizes):,} to {max(split.class_sizes):,}",
+                _bytes(split.payload_bytes),
+                _bytes(split.file_bytes),
+                f"{split.jpeg:,}",
+                f"{split.raw:,}",
+                _range(split.width),
+                _range(split.height),
             ]
-            for name, split in splits.items()
+            for name, split in facts.splits.items()
         ],
     )
-    for title, bad in (("Quarantined", facts["quarantined"]), ("Damaged", facts.get("damaged"))):
-        if bad:
-            rows = [[one.get("split", ""), one["key"], one["reason"]] for one in bad[:LONGEST]]
-            left = len(bad) - len(rows)
-            yield _grid(title, ["split", "key", "reason"], rows + ([["", f"and {left} more", ""]] if left else []))
-
-    if "compaction" in facts:
-        yield from _compaction(facts["compaction"])
+    yield from _bad("Quarantined", [(one.get("split", ""), one["key"], one["reason"]) for one in store.quarantined])
+    yield from _bad("Damaged", [(one.split, one.key, one.reason) for one in facts.damaged or ()])
+    if facts.compaction is not None:
+        yield from _compaction(facts.compaction)
 
 
-def _compacted(info: dict[str, Any] | None) -> dict[str, str]:
-    if info is None:
+def _bad(title: str, found: Sequence[tuple[str, str, str]]) -> Iterable[Table]:
+    if found:
+        rows = [list(one) for one in found[:LONGEST]]
+        left = len(found) - len(rows)
+        yield _grid(title, ["split", "key", "reason"], rows + ([["", f"and {left} more", ""]] if left else []))
+
+
+def _compacted(store: Store) -> dict[str, str]:
+    if store.compacted is None:
         return {}
-    return {"compacted from": f"{info['parent']['path']} ({info['parent']['samples']:,} samples in {info['split']})"}
+    parent, split = store.compacted["parent"], store.compacted["split"]
+    return {"compacted from": f"{parent['path']} ({parent['samples']:,} samples in {split})"}
 
 
-def _compaction(facts: dict[str, Any]) -> Iterable[Table]:
+def _compaction(cost: CompactionCost) -> Iterable[Table]:
     yield _pairs(
-        f"Compacting to {facts['kept']:,} samples, {_bytes(facts['kept_bytes'])}, for {facts['epochs']} epochs",
+        f"Compacting to {cost.kept:,} samples, {_bytes(cost.kept_bytes)}, for {cost.epochs} epochs",
         {
-            "storage": f"{facts['storage']} by the system's word ({facts['file_system']})",
+            "storage": f"{cost.storage} by the system's word ({cost.file_system})",
             "rests on": "offsets and sizes in the index (nothing is measured); samples read in random order; what was "
-            f"read staying in memory as far as {_bytes(facts['memory'])} hold it",
+            f"read staying in memory as far as {_bytes(cost.memory)} hold it",
         },
     )
     yield _grid(
@@ -93,13 +114,13 @@ def _compaction(facts: dict[str, Any]) -> Iterable[Table]:
         [
             [
                 name,
-                _bytes(one["bytes_before"]),
-                _bytes(one["bytes_after"]),
-                _bytes(one["bytes_copied"]),
-                _signed(one["bytes_saved"]),
+                _bytes(one.bytes_before),
+                _bytes(one.bytes_after),
+                _bytes(one.bytes_copied),
+                _signed(one.bytes_saved),
                 _pays(one),
             ]
-            for name, one in facts["readers"].items()
+            for name, one in cost.readers.items()
         ],
     )
 
@@ -108,56 +129,56 @@ def _signed(count: int) -> str:
     return f"-{_bytes(-count)}" if count < 0 else _bytes(count)
 
 
-def _pays(gain: dict[str, Any]) -> str:
-    start = gain["pays_from_epochs"]
+def _pays(cost: ReaderCost) -> str:
+    start = cost.pays_from_epochs
     if start is None:
         return "never"
-    return f"{'yes' if gain['pays'] else 'no'}, from {'the first epoch' if start == 1 else f'{start} epochs'}"
+    return f"{'yes' if cost.pays else 'no'}, from {'the first epoch' if start == 1 else f'{start} epochs'}"
 
 
-def _scores(facts: dict[str, Any]) -> Iterable[Table]:
-    skipped = ("kind", "path", "columns", "class_std")
-    yield _pairs(f"Scores {facts['path']}", {k: _plain(v) for k, v in facts.items() if k not in skipped})
+@_tables.register
+def _scores(facts: ScoresFacts, path: Path | None) -> Iterable[Table]:
+    about = {"samples": facts.samples, "classes": facts.classes, **facts.provenance}
+    yield _pairs(f"Scores {path}", {name: _plain(value) for name, value in about.items()})
+    rows = [(column.definition, column.hard_end or "-", column.values) for column in facts.columns.values()] + [
+        ("class_std (per class)", "-", facts.class_std)
+    ]
     names = ("min", "q25", "median", "q75", "max", "mean", "not_finite")
     yield _grid(
         "Columns",
         ["definition", "hard end", *names],
-        [
-            [entry["definition"], entry["hard_end"] or "-", *(_number(entry[name]) for name in names)]
-            for entry in (
-                *facts["columns"].values(),
-                {"definition": "class_std (per class)", "hard_end": None, **facts["class_std"]},
-            )
-        ],
+        [[definition, hard, *(_number(getattr(values, name)) for name in names)] for definition, hard, values in rows],
     )
 
 
-def _subset(facts: dict[str, Any]) -> Iterable[Table]:
-    ranked = facts["score_definition"] or "nothing"
+@_tables.register
+def _subset(facts: SubsetFacts, path: Path | None) -> Iterable[Table]:
+    info = facts.subset.info
     yield _pairs(
-        f"Subset {facts['path']}",
+        f"Subset {path}",
         {
-            "kept": f"{facts['kept']:,} of {facts['total']:,} ({facts['share']:.2%}; asked for {facts['keep']:.2%})",
-            "policy": f"{facts['policy']}, ranked by {ranked}, balance {facts['balance']}, seed {facts['seed']}",
-            "parameters": _plain(facts["parameters"]) or "none",
-            "scored by": _plain(facts["scored_by"]) if facts["scored_by"] else "-",
-            "weights": "yes" if facts["weighted"] else "no",
-            "split": facts["split"],
-            "store": f"{facts['store']['path']} ({facts['store']['classes']} classes)",
-            "fingerprint": facts["fingerprint"],
-            "share kept per class": _range(facts["class_share"], "{:.1%}"),
-            "contact sheet": facts.get("contact_sheet", "-"),
+            "kept": f"{info['kept']:,} of {info['total']:,} ({facts.share:.2%}; asked for {info['keep']:.2%})",
+            "policy": f"{info['policy']}, ranked by {info['score_definition'] or 'nothing'}, "
+            f"balance {info['balance']}, seed {info['seed']}",
+            "parameters": _plain(info["parameters"]) or "none",
+            "scored by": _plain(info["scored_by"]) if info["scored_by"] else "-",
+            "weights": "no" if facts.subset.weights is None else "yes",
+            "split": info["split"],
+            "store": f"{info['store']['path']} ({info['store']['classes']} classes)",
+            "fingerprint": info["fingerprint"],
+            "share kept per class": _range(facts.class_share, "{:.1%}"),
+            "contact sheet": facts.contact_sheet or "-",
         },
     )
     yield _classes(facts)
-    if "mean_scores" in facts:
-        rows = [[name, _number(mean["kept"]), _number(mean["dropped"])] for name, mean in facts["mean_scores"].items()]
+    if facts.mean_scores is not None:
+        rows = [[name, _number(mean.kept), _number(mean.dropped)] for name, mean in facts.mean_scores.items()]
         yield _grid("Mean scores", ["", "kept", "dropped"], rows)
 
 
-def _classes(facts: dict[str, Any]) -> Table:
-    counts, totals = facts["class_counts"], facts["class_totals"]
-    names = facts.get("class_names") or [str(k) for k in range(len(counts))]
+def _classes(facts: SubsetFacts) -> Table:
+    counts, totals = facts.subset.info["class_counts"], facts.subset.info["class_totals"]
+    names = facts.class_names or [str(k) for k in range(len(counts))]
     by_share = sorted((k for k in range(len(counts)) if totals[k]), key=lambda k: (counts[k] / totals[k], k))
     rows = [[names[k], f"{counts[k]:,}", f"{totals[k]:,}", f"{counts[k] / totals[k]:.1%}"] for k in by_share]
     title = "Classes"
@@ -168,40 +189,40 @@ def _classes(facts: dict[str, Any]) -> Table:
     return _grid(title, ["class", "kept", "of", "share"], rows)
 
 
-def _run(facts: dict[str, Any]) -> Iterable[Table]:
-    run, result = facts["run"], facts["result"]
+@_tables.register
+def _run(facts: RunFacts, path: Path | None) -> Iterable[Table]:
     apart = ("format", "version", "machine", "recipe")
-    told = {key: _plain(value) for key, value in run.items() if key not in apart}
-    yield _pairs(f"Run {facts['path']}", {**told, "checkpoints": ", ".join(facts["checkpoints"]) or "none"})
-    yield _pairs("Recipe", dict(_dotted(run.get("recipe", {}))))
-    if result is None:
-        done = len(facts["epochs"])
+    told = {key: _plain(value) for key, value in facts.run.items() if key not in apart}
+    yield _pairs(f"Run {facts.path}", {**told, "checkpoints": ", ".join(facts.checkpoints) or "none"})
+    yield _pairs("Recipe", dict(_dotted(_mapping(facts.run.get("recipe")))))
+    if facts.result is None:
+        done = len(facts.epochs)
         yield _pairs("Not finished", {"epochs done": done, "go on with": "prunekd train ... --resume auto"})
     else:
-        shown = {key: _plain(value) for key, value in result.items() if key not in ("ledger", "epoch_seconds")}
+        shown = {key: _plain(value) for key, value in facts.result.items() if key not in ("ledger", "epoch_seconds")}
         yield _pairs("Result", shown)
-        ledger = result.get("ledger", {})
-        seconds = {k: f"{v:.2f}" for k, v in ledger.get("seconds", {}).items()}
+        ledger = _mapping(facts.result.get("ledger"))
+        seconds = {name: f"{value:.2f}" for name, value in _mapping(ledger.get("seconds")).items()}
         yield _pairs("Ledger (seconds)", {**seconds, "wall": f"{ledger.get('wall_seconds', 0):.2f}"})
-    if facts["epochs"]:
-        last = facts["epochs"][-LONGEST:]
+    if facts.epochs:
+        last = facts.epochs[-LONGEST:]
         keys = [key for key in last[-1] if key not in ("kind", "step")]
-        title = (
-            f"Epochs (the last {len(last)} of {len(facts['epochs'])})" if len(last) < len(facts["epochs"]) else "Epochs"
-        )
+        every = len(last) == len(facts.epochs)
+        title = "Epochs" if every else f"Epochs (the last {len(last)} of {len(facts.epochs)})"
         yield _grid(title, keys, [[_number(record.get(key)) for key in keys] for record in last])
 
 
-def _comparison(facts: dict[str, Any]) -> Iterable[Table]:
-    names = facts["names"]
+@_tables.register
+def _comparison(facts: Comparison, path: Path | None) -> Iterable[Table]:
+    names = facts.names
     sizes = [
         [
             name,
-            facts["policies"][k],
-            f"{facts['sizes'][k]:,}",
-            f"{facts['sizes'][k] / facts['total']:.1%}",
-            f"{min(facts['class_counts'][k])} to {max(facts['class_counts'][k])}",
-            f"{facts['class_distance'][k]:.3f}",
+            facts.policies[k],
+            f"{facts.sizes[k]:,}",
+            f"{facts.sizes[k] / facts.total:.1%}",
+            f"{min(facts.class_counts[k])} to {max(facts.class_counts[k])}",
+            f"{facts.class_distance[k]:.3f}",
         ]
         for k, name in enumerate(names)
     ]
@@ -213,19 +234,21 @@ def _comparison(facts: dict[str, Any]) -> Iterable[Table]:
         ("jaccard", "Jaccard index"),
         ("rank_correlation", "Rank correlation of the shared samples"),
     ):
-        rows = [[name, *("-" if v is None else f"{v:.3f}" for v in facts[key][k])] for k, name in enumerate(names)]
+        values = [[getattr(pair, key) for pair in row] for row in facts.pairs]
+        rows = [[name, *("-" if v is None else f"{v:.3f}" for v in values[k])] for k, name in enumerate(names)]
         yield _grid(title, ["", *names], rows)
-    if "difficulty" in facts:
-        rows = [[name, *(f"{v:.1%}" for v in facts["difficulty"]["share"][k])] for k, name in enumerate(names)]
-        bins = len(rows[0]) - 1
-        title = f"Share of each subset by tenths of {facts['difficulty']['score']}, easy to hard"
-        yield _grid(title, ["", *(str(k + 1) for k in range(bins))], rows)
-    drawn: dict[str, Any] = {key: _plain(facts[key]) for key in ("picture", "contact_sheets") if key in facts}
+    if facts.difficulty is not None:
+        rows = [[name, *(f"{v:.1%}" for v in facts.difficulty.share[k])] for k, name in enumerate(names)]
+        title = f"Share of each subset by tenths of {facts.difficulty.score}, easy to hard"
+        yield _grid(title, ["", *(str(k) for k in range(1, len(rows[0])))], rows)
+    drawn: dict[str, object] = {} if facts.picture is None else {"picture": facts.picture}
+    if facts.contact_sheets is not None:
+        drawn["contact_sheets"] = _listed(facts.contact_sheets, 8)
     if drawn:
         yield _pairs("Pictures", drawn)
 
 
-def _pairs(title: str, values: dict[str, Any]) -> Table:
+def _pairs(title: str, values: Mapping[str, object]) -> Table:
     table = Table(title=Text(f"\n{title}"), title_justify="left", title_style="bold", show_header=False, box=None)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
@@ -244,7 +267,7 @@ def _grid(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> T
     return table
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     """A value in one line: mappings as `name value` pairs, nested ones as JSON."""
     if isinstance(value, dict):
         return ", ".join(
@@ -255,7 +278,12 @@ def _plain(value: Any) -> str:
     return _number(value)
 
 
-def _dotted(settings: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+def _mapping(value: object) -> Mapping[str, object]:
+    """A mapping as JSON has it, empty where there is none."""
+    return value if isinstance(value, dict) else {}
+
+
+def _dotted(settings: Mapping[str, object], prefix: str = "") -> Iterable[tuple[str, str]]:
     """Nested settings by dotted key, as `--set` takes them."""
     for key, value in settings.items():
         if isinstance(value, dict):
@@ -264,13 +292,13 @@ def _dotted(settings: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, s
             yield prefix + key, _plain(value)
 
 
-def _number(value: Any) -> str:
+def _number(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _listed(values: Sequence[Any], limit: int) -> str:
+def _listed(values: Sequence[object], limit: int) -> str:
     text = ", ".join(str(value) for value in values[:limit])
     return text if len(values) <= limit else f"{text} and {len(values) - limit} more"
 
@@ -283,8 +311,8 @@ def _bytes(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-def _range(spread: dict[str, Any], form: str = "{:.0f}") -> str:
-    if spread["median"] is None:
+def _range(spread: Distribution, form: str = "{:.0f}") -> str:
+    if spread.median is None:
         return "-"
-    low, middle, high = (form.format(spread[name]) for name in ("min", "median", "max"))
+    low, middle, high = (form.format(value) for value in (spread.min, spread.median, spread.max))
     return low if low == high else f"{low} to {high} ({middle})"

@@ -1,18 +1,15 @@
 """Options of the verbs that train."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import click
 
-from prunekd.cli._shared import say
-
-F = TypeVar("F", bound=Callable[..., Any])
+Command = TypeVar("Command", bound=Callable[..., None])
 
 
-def training_options(command: F) -> F:
-    """Options --recipe, --alpha, --temperature, --reader, --on-error and --set."""
+def training_options(command: Command) -> Command:
+    """Add --recipe, --alpha, --temperature, --reader, --on-error and --set."""
     options = (
         click.option("--recipe", required=True, help="A recipe's name or a YAML file."),
         click.option("--alpha", help="Weight of the teacher's term in [0, 1], or auto (follows the keep ratio)."),
@@ -34,30 +31,10 @@ def training_options(command: F) -> F:
     return command
 
 
-def overrides_option(options: dict[str, Any]) -> list[str]:
-    """The --set options, then --alpha, --temperature and --track as settings of the recipe."""
-    from prunekd.pruning.training_dynamics import DYNAMICS
+def settings_of(overrides: Sequence[str], alpha: str | None, temperature: float | None) -> dict[str, object]:
+    """The --set, --alpha and --temperature options as settings by dotted key."""
+    from prunekd.training.recipe import parse_settings
 
-    given = [f"distill.{key}={options[key]}" for key in ("alpha", "temperature") if options[key] is not None]
-    if options.get("track"):
-        names = DYNAMICS if options["track"] == "all" else options["track"].split(",")
-        given.append(f"track=[{','.join(names)}]")
-    return [*options["overrides"], *given]
-
-
-def labels_option(path: Path | None, store: Any, recipe: Any, subset: Any, device: Any) -> Any:
-    """Open the soft labels a --labels option names, checked against the run; None without one."""
-    if path is None:
-        return None
-    from prunekd.distill import CachedTeacher
-
-    cached = CachedTeacher.open(
-        path,
-        store,
-        view=recipe.train_view,
-        ids=None if subset is None else subset.ids,
-        mixed=recipe.mix.on,
-        pin=device.type == "cuda",
-    )
-    say(f"soft labels: {cached!r}")
-    return cached
+    given = {"alpha": alpha, "temperature": temperature}
+    named = [f"distill.{name}={value}" for name, value in given.items() if value is not None]
+    return parse_settings([*overrides, *named])

@@ -1,13 +1,17 @@
 """`prunekd bench`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, booked_from, emit
 from prunekd.cli._teacher import TEACHER_HELP, teacher_options
-from prunekd.cli._training import training_options
+from prunekd.cli._training import settings_of, training_options
+
+if TYPE_CHECKING:
+    from prunekd.reporting.results import Sweep
+    from prunekd.sweep.forecast import Forecast
 
 
 class Ratios(click.ParamType):
@@ -15,7 +19,9 @@ class Ratios(click.ParamType):
 
     name = "R,R,..."
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
+    def convert(
+        self, value: str | tuple[float, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
         if isinstance(value, tuple):
             return value
         try:
@@ -33,7 +39,9 @@ class Cost(click.ParamType):
 
     name = "NAME=SECONDS"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, float]:
+    def convert(
+        self, value: str | tuple[str, float], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float]:
         if isinstance(value, tuple):
             return value
         name, _, seconds = value.partition("=")
@@ -110,7 +118,40 @@ class Cost(click.ParamType):
 @WORKERS
 @JSON
 @click.pass_obj
-def command(began: float, **options: Any) -> None:
+def command(
+    began: float,
+    *,
+    store: Path,
+    recipe: str,
+    alpha: str | None,
+    temperature: float | None,
+    reader: str,
+    on_error: str,
+    overrides: tuple[str, ...],
+    out: Path,
+    keeps: tuple[float, ...],
+    arms: str,
+    own_arms: tuple[str, ...],
+    sweep: str | None,
+    policies: str,
+    seeds: int,
+    teacher: str | None,
+    labels: Path | None,
+    views: int,
+    scores: Path | None,
+    reshape: bool,
+    cold: bool,
+    time_only: int,
+    dry_run: bool,
+    costs: tuple[tuple[str, float], ...],
+    wandb: str | None,
+    teacher_precision: str,
+    teacher_size: str | None,
+    teacher_compile: str,
+    device: str,
+    workers: int | None,
+    as_json: bool,
+) -> None:
     """Train a grid of keep ratios, arms, policies and seeds on STORE, timed.
 
     The runs of a seed take turns epoch by epoch, so that a machine's drift hits all alike. A stopped sweep goes on
@@ -124,22 +165,61 @@ def command(began: float, **options: Any) -> None:
       prunekd bench store --recipe demo --teacher teacher --sweep alpha --keep 1,0.5,0.1 --seeds 3 --out alphas
       prunekd report sweep --out report.html
     """
-    from prunekd.cli._bench import alpha_table, estimate, prepare, train
-    from prunekd.common.distributed import open_world
+    from prunekd.api.sweeps import SweepSettings, forecast, run_sweep
+    from prunekd.cli._dashboard import SweepView
 
-    with booked_from(began) as ledger, open_world(options["device"]) as world:
-        if world.size > 1:
-            raise ValueError("bench runs in one process; train the arms one by one under torchrun instead")
-        if options["dry_run"]:
-            values, text = estimate(world, options)
-            emit(values, options["as_json"], text)
+    with booked_from(began) as ledger:
+        settings = SweepSettings(
+            recipe=recipe,
+            settings=settings_of(overrides, alpha, temperature),
+            keeps=keeps,
+            arms=tuple(arms.split(",")),
+            own_arms=own_arms,
+            sweep=sweep,
+            policies=tuple(policies.split(",")),
+            seeds=seeds,
+            teacher=teacher,
+            teacher_precision=teacher_precision,
+            teacher_size=teacher_size,
+            teacher_compile=teacher_compile,
+            labels=labels,
+            views=views,
+            scores=scores,
+            reshape=reshape,
+            cold=cold,
+            time_only=time_only,
+            costs=dict(costs),
+            reader=reader,
+            on_error=on_error,
+            workers=workers,
+        )
+        if dry_run:
+            estimated = forecast(settings, store, out=out, device=device)
+            emit(_values(estimated), as_json, _table(estimated))
             return
-        results = train(world, prepare(world, options, ledger), options, ledger)
-    if options["sweep"]:
-        rows, text = alpha_table(options["out"])
-        emit(rows, options["as_json"], text)
+        with SweepView(out.name) as view:
+            found = run_sweep(
+                settings,
+                store,
+                out=out,
+                wandb=wandb,
+                device=device,
+                progress=view.watch,
+                passes=view.passes,
+                ledger=ledger,
+            )
+    if sweep:
+        _emit_alphas(found, as_json)
         return
-    emit(results, options["as_json"], "\n".join([*map(_line, results), str(options["out"])]))
+    results = [found.result(name) for name in found.asked]
+    emit(results, as_json, "\n".join([*map(_line, results), str(out)]))
+
+
+def _emit_alphas(sweep: "Sweep", as_json: bool) -> None:
+    from prunekd.reporting.alpha_table import FILE, alpha_rows, alpha_text
+
+    rows = alpha_rows(sweep)
+    emit(rows, as_json, f"{alpha_text(rows)}\n{sweep.path / FILE}")
 
 
 def _line(result: dict[str, Any]) -> str:
@@ -153,3 +233,36 @@ def _line(result: dict[str, Any]) -> str:
         f"{result['name']}: top-1 {result['top1']:.2%}, {result['train_seconds']:.1f} s training, "
         f"{result['images_per_second']:.0f} images/s"
     )
+
+
+def _values(found: "Forecast") -> dict[str, object]:
+    rows = [
+        {
+            "name": item.run.name,
+            "epochs": item.run.epochs,
+            "samples": item.samples,
+            "train_seconds": item.train_seconds,
+            "eval_seconds": item.eval_seconds,
+        }
+        for item in found.runs
+    ]
+    return {
+        "runs": rows, "once": found.once, "seconds": found.seconds, "finished": found.finished, "note": found.note,
+    }  # fmt: skip
+
+
+def _table(found: "Forecast") -> str:
+    from prunekd.cli._dashboard import duration
+    from prunekd.reporting.wording import number, plural
+
+    width = max([len("run"), *(len(item.run.name) for item in found.runs)])
+    lines = [f"{'run':{width}}  epochs      samples    training  evaluation"]
+    lines += [
+        f"{item.run.name:{width}}  {item.run.epochs:6}  {item.samples:11,}  {number(item.train_seconds):>8} s  "
+        f"{number(item.eval_seconds):>8} s"
+        for item in found.runs
+    ]
+    lines += [f"once: {name}, about {duration(seconds)}" for name, seconds in found.once.items()]
+    rest = f" ({found.finished} more are done)" if found.finished else ""
+    lines += [f"{plural(len(found.runs), 'run')}{rest}: about {duration(found.seconds)} in all", found.note]
+    return "\n".join(lines)

@@ -1,15 +1,10 @@
 """`prunekd compact`."""
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from prunekd.cli._shared import JSON, STORE, emit, progress_bar
-
-if TYPE_CHECKING:
-    from prunekd.pruning import Subset
+from prunekd.cli._shared import JSON, STORE, Speed, emit, progress_bar
 
 
 @click.command("compact")
@@ -37,70 +32,31 @@ def command(store: Path, subset_file: Path, keep: float | None, out: Path, overw
       prunekd compact store --subset half.parquet --out store-half
       prunekd train store-half --subset tenth.parquet --recipe imagenet --out run
     """
-    from prunekd.pruning import read_subset
-    from prunekd.store import open_store
-    from prunekd.store.jobs.compact import compact
+    from prunekd.api.stores import compact
 
-    started = time.perf_counter()
-    opened, subset = open_store(store), read_subset(subset_file)
-    subset.check(opened)
-    count = kept_at(subset, keep)
-    copied_before: int | None = None
-    with progress_bar(count, "compact") as update:
-
-        def progress(done: int, total: int, size: int) -> None:
-            nonlocal copied_before
-            copied_before = size if copied_before is None else copied_before
-            rate = (size - copied_before) / (time.perf_counter() - started)
-            update(done, f"{rate / 1e6:.0f} MB/s")
-
+    speed = Speed()
+    with progress_bar(None, "compact") as update:
         made = compact(
-            opened,
-            subset.ids[:count],
+            store,
             out,
-            split=subset.info["split"],
-            ranking={**subset.info, "keep": keep or subset.info["keep"], "kept": count},
+            subset=subset_file,
+            keep=keep,
             overwrite=overwrite,
-            progress=progress,
+            progress=lambda done, total, size: update(done, f"{speed.per_second(size) / 1e6:.0f} MB/s", total),
         )
-    split = made.split(subset.info["split"])
+    assert made.compacted is not None
+    name = made.compacted["split"]
+    split = made.split(name)
     summary = {
         "store": str(made.path),
         "fingerprint": made.fingerprint,
-        "samples": count,
-        "of": subset.info["total"],
+        "samples": len(split),
+        "of": made.whole(name),
         "bytes": split.payload_bytes,
-        "seconds": time.perf_counter() - started,
+        "seconds": speed.seconds,
     }
-    emit(summary, as_json, _text(summary))
-
-
-def kept_at(subset: "Subset", keep: float | None) -> int:
-    """How many of a subset's samples the fraction `keep` of its ranking means; None for all of them.
-
-    Raises:
-        ValueError: the subset is smaller, or its ranking depends on the fraction.
-    """
-    import numpy as np
-
-    from prunekd.pruning.policies import POLICIES
-
-    info = subset.info
-    if keep is None or keep == info["keep"]:
-        return len(subset)
-    if not 0 < keep < info["keep"]:
-        raise ValueError(
-            f"--keep is {keep:g}, but the subset has the fraction {info['keep']:g} of the ranking; give a smaller "
-            "fraction above 0, or select a larger subset"
-        )
-    policy = POLICIES[info["policy"]]
-    if "keep" in policy.needs:
-        raise ValueError(f"the ranking of policy {policy.name} depends on the fraction: select {keep:g} first")
-    return policy.count(keep, np.array(info["class_totals"]), info["balance"])
-
-
-def _text(summary: dict[str, Any]) -> str:
-    return (
-        f"{summary['samples']} of {summary['of']} samples copied, {summary['bytes'] / 1e6:.1f} MB, "
-        f"{summary['seconds']:.1f} s\n{summary['store']}"
+    text = (
+        f"{summary['samples']} of {summary['of']} samples copied, {split.payload_bytes / 1e6:.1f} MB, "
+        f"{summary['seconds']:.1f} s\n{made.path}"
     )
+    emit(summary, as_json, text)

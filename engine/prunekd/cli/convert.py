@@ -1,21 +1,17 @@
 """`prunekd convert`."""
 
-import time
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from prunekd.cli._shared import JSON, WORKERS, emit, progress_bar, say
+from prunekd.cli._shared import JSON, WORKERS, Speed, emit, progress_bar
 
 if TYPE_CHECKING:
-    from prunekd.pruning import Subset
-    from prunekd.store.jobs.convert import ConvertSettings, SubsetSpec
-    from prunekd.store.sources import Source
+    from prunekd.store import Store
 
 LISTED = 10  # quarantined inputs named on the screen; store.json lists all
+WAYS = {"verbatim": "byte for byte", "encoded": "re-encoded", "raw": "raw pixels"}
 
 
 @click.command("convert")
@@ -73,117 +69,52 @@ def command(
       prunekd convert 'shards/train-{0000..0127}.tar' store --val-fraction 0.02
       prunekd convert imagenet store-half --subset half.parquet --rank
     """
-    from prunekd.pruning import read_subset
-    from prunekd.store.jobs.convert import ConvertSettings, convert
-    from prunekd.store.sources import open_source, recognise_source
+    from prunekd.api.stores import convert
 
-    started = time.perf_counter()
-    if kind == "auto":
-        kind, reason = recognise_source(source.absolute())
-        say(f"{source} is read as {kind} ({reason}); --source says otherwise")
-    opened = open_source(source, kind, val_fraction)
-    settings = ConvertSettings(max_side=max_side, mode=mode, quality=quality, workers=workers or 0, overwrite=overwrite)
-    if rank and subset_file is None:
-        raise ValueError("--rank orders the samples of a subset; give one with --subset")
-    keeping = None
-    if subset_file is not None:
-        keeping = keeping_of(read_subset(subset_file), rank, opened, settings, say)
-    total = sum(len(opened.labels(split)) for split in opened.splits)
-    if keeping is not None:
-        total += len(keeping.ids) - len(opened.labels(keeping.split))
-    before = None  # inputs that an interrupted conversion had done: they do not count for the speed of this one
-    with progress_bar(total, "convert") as update, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an input stands in its reason
+    speed, total = Speed(), 0
+    with progress_bar(None, "convert") as update:
 
-        def progress(done: int, _total: int, quarantined: int) -> None:
-            nonlocal before
-            before = done if before is None else before
-            rate = (done - before) / (time.perf_counter() - started)
-            update(done, f"{rate:.0f} images/s" + (f", {quarantined} quarantined" if quarantined else ""))
+        def progress(done: int, inputs: int, quarantined: int) -> None:
+            nonlocal total
+            total = inputs
+            rate = f"{speed.per_second(done):.0f} images/s"
+            update(done, rate + (f", {quarantined} quarantined" if quarantined else ""), inputs)
 
-        made = convert(opened, store, settings, progress, keeping)
-    seconds = time.perf_counter() - started
+        made = convert(
+            source,
+            store,
+            kind=kind,
+            max_side=max_side,
+            mode=mode,
+            quality=quality,
+            val_fraction=val_fraction,
+            subset=subset_file,
+            rank=rank,
+            workers=workers,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    seconds, rate = speed.seconds, speed.per_second(total)
     summary = {
         "store": str(made.path),
         "fingerprint": made.fingerprint,
         "classes": len(made.classes),
         "seconds": seconds,
-        "images_per_second": (total - (before or 0)) / seconds,
+        "images_per_second": rate,
         "splits": made.counts,
         "quarantined": made.quarantined,
         "ignored": made.ignored,
     }
-    emit(summary, as_json, _text(summary))
+    emit(summary, as_json, _text(made, seconds, rate))
 
 
-def keeping_of(
-    subset: "Subset", rank: bool, source: "Source", settings: "ConvertSettings", notice: Callable[[str], None]
-) -> "SubsetSpec":
-    """The samples of a subset, to be converted straight from the source of the store it was made for.
-
-    If that store is at hand it must have been made from this source with these settings. If not, the sizes of the
-    classes and how many of each are kept must fit, and `notice` is told that the rest is taken on trust.
-
-    Raises:
-        ValueError: something does not fit; the message says what.
-    """
-    import numpy as np
-
-    from prunekd.store import STORE_FILE, open_store
-    from prunekd.store.jobs.convert import SubsetSpec
-
-    info = subset.info
-    name, parent = info["split"], Path(info["store"]["path"])
-    lineage: tuple[str, ...] = (info["fingerprint"],)
-    keeping = SubsetSpec(split=name, ids=subset.ids if rank else np.sort(subset.ids))
-    keeping.check(source)
-    labels = source.labels(name)
-    held, kept = (np.bincount(values, minlength=len(source.classes)) for values in (labels, labels[subset.ids]))
-    if kept.tolist() != info["class_counts"] or (held < info["class_totals"]).any():
-        raise ValueError(
-            f"the subset was made for the store {parent}, whose classes or their sizes are not those of this source"
-        )
-    store = open_store(parent) if (parent / STORE_FILE).is_file() else None
-    if store is not None and info["fingerprint"] in (store.fingerprint, *store.lineage):
-        if _listed(store.source) != _listed(source.describe()) or store.settings != settings.shaping():
-            raise ValueError(
-                f"the subset was made for the store {parent}, which was converted from another source or with other "
-                "settings than these; give the same ones, or compact that store"
-            )
-        lineage = (store.fingerprint, *store.lineage)
-    else:
-        notice(f"{parent} is not at hand: that it came from this source with these settings is taken on trust")
-    if rank and source.kind == "parquet":
-        notice(
-            "Parquet is read row group by row group: by rank nearly every sample costs a whole one; converting "
-            "without --rank and then `prunekd compact` is faster"
-        )
-    return SubsetSpec(
-        split=name,
-        ids=keeping.ids,
-        parent={"path": str(parent), "samples": info["total"]},
-        lineage=lineage,
-        ranking=dict(info) if rank else {},
-    )
-
-
-def _listed(description: dict[str, Any]) -> dict[str, Any]:
-    """What a source's description says of its inputs, wherever they lie."""
-    return {name: value for name, value in description.items() if name not in ("path", "folders")}
-
-
-def _text(summary: dict[str, Any]) -> str:
+def _text(made: "Store", seconds: float, rate: float) -> str:
     lines = []
-    for name, counts in summary["splits"].items():
+    for name, counts in made.counts.items():
         ways = [f"{counts[way]} {text}" for way, text in WAYS.items() if counts[way]]
         lines.append(f"{name}: {counts['samples']} samples, {counts['bytes'] / 1e6:.1f} MB ({', '.join(ways)})")
-    lines += [f"ignored: {count} {what}" for what, count in summary["ignored"].items()]
-    quarantined = summary["quarantined"]
-    if quarantined:
-        lines.append(f"quarantined: {len(quarantined)} unreadable inputs, all listed in store.json:")
-        lines += [f"  {item['split']}/{item['key']}: {item['reason']}" for item in quarantined[:LISTED]]
-    lines.append(f"{summary['images_per_second']:.0f} images/s, {summary['seconds']:.1f} s")
-    return "\n".join([*lines, summary["store"]])
-
-
-WAYS = {"verbatim": "byte for byte", "encoded": "re-encoded", "raw": "raw pixels"}
+    lines += [f"ignored: {count} {what}" for what, count in made.ignored.items()]
+    if made.quarantined:
+        lines.append(f"quarantined: {len(made.quarantined)} unreadable inputs, all listed in store.json:")
+        lines += [f"  {item['split']}/{item['key']}: {item['reason']}" for item in made.quarantined[:LISTED]]
+    return "\n".join([*lines, f"{rate:.0f} images/s, {seconds:.1f} s", str(made.path)])

@@ -1,11 +1,14 @@
 """`prunekd export`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from prunekd.cli._shared import JSON, STORE, emit, progress_bar
+
+if TYPE_CHECKING:
+    from prunekd.store.jobs.export import ExportInfo
 
 MIB = 1 << 20
 
@@ -67,34 +70,25 @@ def command(
       prunekd export store --format tfrecord --out records
       prunekd export store --subset half.parquet --format tfrecord --containers records --out half-records
     """
-    from prunekd.pruning import read_subset
-    from prunekd.store import open_store
-    from prunekd.store.jobs.export import ExportSettings, export
+    from prunekd.api.stores import export
 
-    shard_bytes = None if shard_mib is None else max(1, round(shard_mib * MIB))
-    settings = ExportSettings(format=form, label=label, shard_bytes=shard_bytes, links=links)
-    opened, subset = open_store(store), None if subset_file is None else read_subset(subset_file)
-    name = split or "train"
-    if subset is not None:
-        subset.check(opened)
-        name = split or subset.info.get("split", "train")
-    ids = opened.split(name).ids if subset is None else subset.ids
-    with progress_bar(len(ids), f"export {form}") as update:
+    with progress_bar(None, f"export {form}") as update:
         info = export(
-            opened,
-            ids,
+            store,
             out,
-            settings,
-            split=name,
-            weights=None if subset is None else subset.weights,
-            subset=None if subset is None else subset.info,
+            format=form,
+            subset=subset_file,
+            split=split,
+            label=label,
+            shard_bytes=None if shard_mib is None else max(1, round(shard_mib * MIB)),
+            links=links,
             containers=containers,
-            progress=lambda done, total: update(done, ""),
+            progress=lambda done, total: update(done, "", total),
         )
     emit({"out": str(out), **info}, as_json, _summary(out, info))
 
 
-def _summary(out: Path, info: dict[str, Any]) -> str:
+def _summary(out: Path, info: "ExportInfo") -> str:
     parts = [f"{info['samples']} samples as {info['format']} in {out}"]
     if "shards" in info:
         parts.append(f"{len(info['shards'])} containers, each with DALI's index; label: {info['label']}")

@@ -1,12 +1,12 @@
 """`prunekd labels`."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
-from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, emit, progress_bar, say
-from prunekd.cli._teacher import TEACHER_HELP, open_teacher_with, teacher_options
+from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, counting_bar, emit
+from prunekd.cli._teacher import TEACHER_HELP, teacher_options
 
 
 @click.command("labels")
@@ -36,7 +36,30 @@ from prunekd.cli._teacher import TEACHER_HELP, open_teacher_with, teacher_option
 @DEVICE
 @WORKERS
 @JSON
-def command(**options: Any) -> None:
+def command(
+    *,
+    store: Path,
+    teacher: str | None,
+    recipe: str | None,
+    out: Path | None,
+    views: int,
+    topk: str | None,
+    subset: Path | None,
+    seed: int | None,
+    temperature: float | None,
+    runs: int,
+    overrides: tuple[str, ...],
+    batch_size: int,
+    reader: str,
+    verify: Path | None,
+    records: int,
+    teacher_precision: str,
+    teacher_size: str | None,
+    teacher_compile: str,
+    device: str,
+    workers: int | None,
+    as_json: bool,
+) -> None:
     """Compute a teacher's soft labels for STORE once, so that runs need no teacher.
 
     Epoch e of such a run shows view e mod --views of each sample. A killed attempt goes on when the command is given
@@ -48,97 +71,57 @@ def command(**options: Any) -> None:
       prunekd labels store --verify labels
       prunekd train store --recipe photos --labels labels --out student
     """
+    from prunekd.api.labels import make_labels, summarize_labels, verify_labels
+    from prunekd.api.teachers import open_teacher
     from prunekd.common.distributed import open_world
+    from prunekd.training.recipe import as_recipe, parse_settings
 
-    making = options["out"] is not None
-    if making == (options["verify"] is not None):
+    if (out is None) == (verify is None):
         raise ValueError("give --out LABELS to make soft labels, or --verify LABELS to check some")
-    with open_world(options["device"]) as world:
-        if making:
-            _make(world, **options)
+    with open_world(device) as world:
+        if verify is not None:
+            check = verify_labels(
+                store,
+                verify,
+                teacher=teacher,
+                records=records,
+                seed=seed or 0,
+                batch_size=batch_size,
+                workers=workers,
+                device=world.device,
+            )
+            facts, text = asdict(check), str(check)
         else:
-            _verify(world, **options)
-
-
-def _make(world: Any, **options: Any) -> None:
-    from prunekd.distill import BreakEven
-    from prunekd.inference.label_pass import LabelSpec, choose_topk, make_labels
-    from prunekd.pruning.subset import read_subset
-    from prunekd.store import open_store
-    from prunekd.training import load_recipe
-
-    for name in ("teacher", "recipe"):
-        if options[name] is None:
-            raise ValueError(f"making soft labels needs --{name}")
-    given = {"seed": options["seed"], "distill.temperature": options["temperature"]}
-    overrides = [*options["overrides"], *(f"{key}={value}" for key, value in given.items() if value is not None)]
-    recipe = load_recipe(options["recipe"], overrides)
-    store = open_store(options["store"])
-    topk, kept = choose_topk(options["topk"], len(store.classes))
-    teacher, info = open_teacher_with(options, options["teacher"], store.classes, world.device)
-    spec = LabelSpec(
-        store=store,
-        teacher=teacher,
-        teacher_info=info,
-        recipe=recipe,
-        views=options["views"],
-        topk=topk,
-        subset=read_subset(options["subset"]) if options["subset"] else None,
-    )
-    balance = BreakEven(views=spec.views, epochs=recipe.epochs, runs=options["runs"])
-    total = len(spec.ids) * spec.views
-    if world.is_main:
-        say(f"{len(spec.ids)} samples x {spec.views} views of seed {recipe.seed}, {kept}")
-        say(str(balance))
-    with progress_bar(-(-total // world.size), "labels") as update:
-        info = make_labels(
-            spec,
-            world,
-            options["out"],
-            batch_size=options["batch_size"],
-            reader=options["reader"],
-            workers=options["workers"],
-            progress=lambda done, _total: update(done, "records"),
-        )
-    if world.is_main:
-        size = sum(file.stat().st_size for file in options["out"].iterdir())
-        summary = {
-            "out": str(options["out"]),
-            "records": total,
-            "bytes": size,
-            "seconds": info["seconds"],
-            "break_even": {"pays": balance.pays, "from_runs": balance.from_runs, "text": str(balance)},
-        }
-        text = f"{total} soft labels in {info['seconds']:.1f} s, {size / 2**20:.1f} MiB\n{options['out']}"
-        emit(summary, options["as_json"], text)
-
-
-def _verify(world: Any, **options: Any) -> None:
-    import torch
-
-    from prunekd.distill import TeacherSettings, open_teacher
-    from prunekd.distill.labels_file import read_info
-    from prunekd.inference.label_pass import TOLERANCE, verify_labels
-    from prunekd.store import open_store
-
-    store = open_store(options["store"])
-    made_by = read_info(options["verify"])["teacher"]
-    settings = TeacherSettings(
-        dtype=getattr(torch, made_by["dtype"], torch.bfloat16), size=made_by["shown_at"], device=world.device
-    )
-    teacher = open_teacher(options["teacher"] or made_by["spec"], store.classes, settings)
-    facts = verify_labels(
-        options["verify"],
-        store,
-        teacher,
-        records=options["records"],
-        seed=options["seed"] or 0,
-        batch_size=options["batch_size"],
-        workers=options["workers"],
-    )
-    text = (
-        f"{facts['records']} records computed anew: they differ by {facts['worst']:.1e} std of a logit at most, "
-        f"{facts['median']:.1e} in the median (limit {TOLERANCE})"
-    )
-    if world.is_main:
-        emit(facts, options["as_json"], text)
+            assert out is not None
+            if teacher is None or recipe is None:
+                raise ValueError(f"making soft labels needs --{'teacher' if teacher is None else 'recipe'}")
+            resolved = as_recipe(recipe, parse_settings(overrides))
+            with counting_bar("labels", "records") as progress:
+                made = make_labels(
+                    store,
+                    open_teacher(
+                        teacher,
+                        store,
+                        precision=teacher_precision,
+                        size=teacher_size,
+                        compile=teacher_compile,
+                        device=world.device,
+                    ),
+                    recipe=resolved,
+                    out=out,
+                    views=views,
+                    topk=topk,
+                    subset=subset,
+                    seed=seed,
+                    temperature=temperature,
+                    runs=runs,
+                    batch_size=batch_size,
+                    reader=reader,
+                    workers=workers,
+                    device=world.device,
+                    progress=progress,
+                )
+            summary = summarize_labels(made, resolved, runs)
+            facts, text = asdict(summary), str(summary)
+        if world.is_main:
+            emit(facts, as_json, text)

@@ -1,12 +1,12 @@
 """`prunekd score`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import click
 
-from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, emit, progress_bar, say
-from prunekd.cli._teacher import TEACHER_HELP, open_teacher_with, teacher_options
+from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, counting_bar, emit
+from prunekd.cli._teacher import TEACHER_HELP, teacher_options
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -31,7 +31,6 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--recipe", help="Take the views from this recipe [default: the teacher's size and a centre view].")
 @click.option(
     "--view",
-    "view_name",
     type=click.Choice(["center", "train"]),
     default="center",
     show_default=True,
@@ -53,7 +52,32 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @DEVICE
 @WORKERS
 @JSON
-def command(**options: Any) -> None:
+def command(
+    *,
+    store: Path,
+    out: Path,
+    teacher: str | None,
+    names: str,
+    features: Path | None,
+    recipe: str | None,
+    view: str,
+    seed: int,
+    batch_size: int,
+    imported: Path | None,
+    column: str | None,
+    key: str,
+    key_column: str | None,
+    name: str | None,
+    hard_end: Literal["high", "low"],
+    fill: float | None,
+    merged: tuple[Path, ...],
+    teacher_precision: str,
+    teacher_size: str | None,
+    teacher_compile: str,
+    device: str,
+    workers: int | None,
+    as_json: bool,
+) -> None:
     """Score every training sample of STORE: in one pass of a teacher, from a file, or as the mean of scores files.
 
     \b
@@ -62,98 +86,56 @@ def command(**options: Any) -> None:
       prunekd score store --import metrics.csv --column memorization --key path --out imported.parquet
       prunekd score store --merge run0/scores.parquet --merge run1/scores.parquet --out mean.parquet
     """
+    from prunekd.api.scoring import import_scores, merge_scores, score
+    from prunekd.api.teachers import open_teacher
     from prunekd.common.distributed import open_world
-    from prunekd.pruning.scores import write_scores
-    from prunekd.store import open_store
 
-    out = options["out"]
     if out.exists():
         raise ValueError(f"{out} exists; scores are never overwritten: choose another --out or remove it")
-    ways = [way for way in ("teacher", "imported", "merged") if options[way]]
-    if len(ways) != 1:
+    if sum(map(bool, (teacher, imported, merged))) != 1:
         raise ValueError("give one of --teacher, --import and --merge: where the scores come from")
-    store = open_store(options["store"])
-    with open_world(options["device"]) as world:
-        scores = {"teacher": _from_teacher, "imported": _from_file, "merged": _from_scores}[ways[0]](
-            store, world, options
-        )
+    with open_world(device) as world:
+        if imported:
+            if not column:
+                raise ValueError("--import needs --column, the score's column in the file")
+            scores = import_scores(
+                store, imported, column, key=key, key_column=key_column, hard_end=hard_end, name=name, fill=fill
+            )
+        elif merged:
+            scores = merge_scores(store, merged)
+        else:
+            assert teacher is not None
+            with counting_bar("score", "samples") as progress:
+                scores = score(
+                    store,
+                    open_teacher(
+                        teacher,
+                        store,
+                        precision=teacher_precision,
+                        size=teacher_size,
+                        compile=teacher_compile,
+                        device=world.device,
+                    ),
+                    names=[part.strip() for part in names.split(",")],
+                    view=view,
+                    recipe=recipe,
+                    features=features,
+                    scratch=out.absolute().parent,
+                    seed=seed,
+                    batch_size=batch_size,
+                    workers=workers,
+                    device=world.device,
+                    progress=progress if world.is_main else None,
+                )
         if not world.is_main:
             return
-    write_scores(out, scores)
-    summary: dict[str, Any] = {"out": str(out), "samples": len(scores.ids), "scores": list(scores.columns)}
-    text = f"{len(scores.ids)} samples scored: {', '.join(scores.definitions.values())}\n{out}"
-    if "seconds" in scores.provenance:
-        summary["seconds"] = seconds = scores.provenance["seconds"]
-        text = f"{len(scores.ids)} samples scored in {seconds:.1f} s ({len(scores.ids) / seconds:.0f} images/s): " + (
-            f"{', '.join(scores.columns)}\n{out}"
-        )
-    emit(summary, options["as_json"], text)
-
-
-def _from_teacher(store: Any, world: Any, options: dict[str, Any]) -> Any:
-    from prunekd.inference.score_pass import score_store
-    from prunekd.input.views import ViewSettings
-    from prunekd.training import load_recipe
-
-    names = _names(options["names"])
-    model, info = open_teacher_with(options, options["teacher"], store.classes, world.device)
-    if options["recipe"]:
-        settings = load_recipe(options["recipe"])
-        view = settings.train_view if options["view_name"] == "train" else settings.eval_view
-    elif options["view_name"] == "train":
-        raise ValueError("--view train needs --recipe, which says what a training view is")
+    scores.save(out)
+    count, seconds = len(scores.ids), scores.provenance.get("seconds")
+    summary: dict[str, object] = {"out": str(out), "samples": count, "scores": list(scores.columns)}
+    if seconds is None:
+        text = f"{count} samples scored: {', '.join(scores.definitions.values())}\n{out}"
     else:
-        view = ViewSettings(kind="center", size=model.card.size)
-    with progress_bar(len(store.split("train")) // world.size, "score") as update:
-        return score_store(
-            store,
-            model,
-            info,
-            view,
-            world,
-            names=names,
-            features=options["features"],
-            scratch=options["out"].absolute().parent,
-            seed=options["seed"],
-            batch_size=options["batch_size"],
-            workers=options["workers"],
-            progress=lambda done, _total: update(done, "samples") if world.is_main else None,
-        )
-
-
-def _names(text: str) -> list[str]:
-    from prunekd.pruning.scores import FEATURE_SCORES, SCORES
-
-    groups = {
-        "logits": [name for name, score in SCORES.items() if not score.needs_features],
-        "all": [*SCORES, *FEATURE_SCORES],
-    }
-    return [name for part in text.split(",") for name in groups.get(part.strip(), [part.strip()])]
-
-
-def _from_file(store: Any, world: Any, options: dict[str, Any]) -> Any:
-    from prunekd.pruning.scores.imported import import_scores
-
-    if not options["column"]:
-        raise ValueError("--import needs --column, the score's column in the file")
-    scores, report = import_scores(
-        store,
-        options["imported"],
-        options["column"],
-        key=options["key"],
-        key_column=options["key_column"],
-        hard_end=options["hard_end"],
-        name=options["name"],
-        fill=options["fill"],
-    )
-    say(str(report))
-    return scores
-
-
-def _from_scores(store: Any, world: Any, options: dict[str, Any]) -> Any:
-    from prunekd.pruning.scores import read_scores
-    from prunekd.pruning.scores.average import average_scores
-
-    scores = average_scores({str(path): read_scores(path) for path in options["merged"]})
-    scores.check(store)
-    return scores
+        summary["seconds"] = seconds
+        speed = f"{count} samples scored in {seconds:.1f} s ({count / seconds:.0f} images/s)"
+        text = f"{speed}: {', '.join(scores.columns)}\n{out}"
+    emit(summary, as_json, text)

@@ -1,12 +1,14 @@
 """`prunekd select`."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from prunekd.cli._shared import JSON, STORE, emit, progress_bar
+
+if TYPE_CHECKING:
+    from prunekd.pruning import Subset
 
 
 @click.command("select")
@@ -60,29 +62,27 @@ def command(
       prunekd select store --policy medium --scores scores.parquet --keep 0.5 --out half.parquet
       prunekd select store --policy random --keep 0.5,0.2,0.1 --out random-{keep}.parquet
     """
-    from prunekd.pruning import select_ratios, write_subset
-    from prunekd.pruning.scores import read_scores
-    from prunekd.store import open_store
+    from prunekd.api.selecting import select_ratios
 
     ratios = _ratios(keeps)
     files = _files(out, ratios)
     with progress_bar(100, f"select {policy}") as update:
         subsets = select_ratios(
-            open_store(store),
+            store,
             policy,
-            ratios,
-            seed,
-            scores=read_scores(scores) if scores else None,
+            keeps=ratios,
+            scores=scores,
             score=score,
             balance=balance,
+            seed=seed,
             parameters=_parameters(overrides),
             features=features,
             progress=lambda done, total: update(100 * done // total, f"class {done} of {total}"),
         )
     for file, subset in zip(files, subsets, strict=True):
-        write_subset(file, subset)
+        subset.save(file)
     infos = [{"out": str(file), **subset.info} for file, subset in zip(files, subsets, strict=True)]
-    text = "\n".join(f"{_summary(subset.info)}\n{file}" for file, subset in zip(files, subsets, strict=True))
+    text = "\n".join(f"{_summary(subset)}\n{file}" for file, subset in zip(files, subsets, strict=True))
     emit(infos[0] if len(infos) == 1 else infos, as_json, text)
 
 
@@ -116,7 +116,8 @@ def _parameters(overrides: tuple[str, ...]) -> dict[str, float]:
     return parameters
 
 
-def _summary(info: Mapping[str, Any]) -> str:
+def _summary(subset: "Subset") -> str:
+    info = subset.info
     counts, share = info["class_counts"], info["kept"] / info["total"]
     ranked = f" by {info['score_definition']}" if info["score"] else ""
     lines = [

@@ -1,13 +1,12 @@
 """`prunekd train`."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, booked_from, emit, progress_bar, say, training_text
-from prunekd.cli._teacher import TEACHER_HELP, open_teacher_with, teacher_options
-from prunekd.cli._training import labels_option, overrides_option, training_options
+from prunekd.cli._shared import DEVICE, JSON, STORE, WORKERS, booked_from, emit, training_bar
+from prunekd.cli._teacher import TEACHER_HELP, teacher_options
+from prunekd.cli._training import settings_of, training_options
 
 
 @click.command("train")
@@ -34,7 +33,30 @@ from prunekd.cli._training import labels_option, overrides_option, training_opti
 @WORKERS
 @JSON
 @click.pass_obj
-def command(began: float, **options: Any) -> None:
+def command(
+    began: float,
+    *,
+    store: Path,
+    recipe: str,
+    alpha: str | None,
+    temperature: float | None,
+    reader: str,
+    on_error: str,
+    overrides: tuple[str, ...],
+    out: Path,
+    subset: Path | None,
+    teacher: str | None,
+    labels: Path | None,
+    reshape: Path | None,
+    track: str | None,
+    resume: str | None,
+    teacher_precision: str,
+    teacher_size: str | None,
+    teacher_compile: str,
+    device: str,
+    workers: int | None,
+    as_json: bool,
+) -> None:
     """Train a student on STORE, with or without a teacher.
 
     Without --teacher or --labels the student learns from the classes alone; that is also how a teacher is made.
@@ -44,75 +66,46 @@ def command(began: float, **options: Any) -> None:
       prunekd train store --recipe demo --out teacher
       prunekd train store --recipe demo --subset half.parquet --teacher teacher --out student
     """
-    import prunekd.training  # noqa: F401 - here, so that it counts as imports
+    from prunekd.api.teachers import open_teacher
+    from prunekd.api.training import train
     from prunekd.common.distributed import open_world
 
-    with booked_from(began) as ledger, open_world(options["device"]) as world:
-        result = _train(world, ledger, **options)
-    if world.is_main:
-        top1 = "not measured (no validation split)" if result["top1"] is None else f"{result['top1']:.2%}"
-        text = (
-            f"top-1 {top1} after {result['epochs']} epochs of {result['samples_kept']} samples in "
-            f"{result['train_seconds']:.1f} s ({result['images_per_second']:.0f} images/s, "
-            f"{result['data_wait_share']:.1%} waiting for data)\n{options['out']}"
+    with booked_from(began) as ledger, open_world(device) as world, training_bar(out.name) as progress:
+        opened = None
+        if teacher is not None:
+            opened = open_teacher(
+                teacher,
+                store,
+                precision=teacher_precision,
+                size=teacher_size,
+                compile=teacher_compile,
+                device=world.device,
+            )
+        run = train(
+            store,
+            recipe=recipe,
+            settings=settings_of(overrides, alpha, temperature),
+            out=out,
+            subset=subset,
+            teacher=opened,
+            labels=labels,
+            reshape=reshape,
+            track=track.split(",") if track else (),
+            reader=reader,
+            on_error=on_error,
+            workers=workers,
+            device=world.device,
+            resume=resume,
+            progress=progress,
+            ledger=ledger,
         )
-        emit(result, options["as_json"], text)
-
-
-def _train(world: Any, ledger: Any, **options: Any) -> dict[str, Any]:
-    from prunekd.common.files import read_json
-    from prunekd.pruning.subset import read_subset
-    from prunekd.store import open_store
-    from prunekd.training import RunSpec, Trainer, load_recipe
-    from prunekd.training.run import prepare_folder
-
-    store = open_store(options["store"])
-    recipe = load_recipe(options["recipe"], overrides_option(options))
-    teacher, info = open_teacher_with(options, options["teacher"], store.classes, world.device)
-    subset = read_subset(options["subset"]) if options["subset"] else None
-    cached = labels_option(options["labels"], store, recipe, subset, world.device)
-    spec = RunSpec(
-        store=store,
-        recipe=recipe,
-        out=options["out"],
-        subset=subset,
-        teacher=teacher,
-        teacher_info=info,
-        cached=cached,
-        class_scale=class_scale_option(options["reshape"], store),
-        reader=options["reader"],
-        on_error=options["on_error"],
-        workers=options["workers"],
-        tags={"arm": "kd_cached" if cached else "kd" if teacher else "plain"},
+        if not world.is_main:
+            return
+    result = run.result
+    top1 = "not measured (no validation split)" if run.top1 is None else f"{run.top1:.2%}"
+    text = (
+        f"top-1 {top1} after {result['epochs']} epochs of {result['samples_kept']} samples in "
+        f"{run.train_seconds:.1f} s ({result['images_per_second']:.0f} images/s, "
+        f"{result['data_wait_share']:.1%} waiting for data)\n{out}"
     )
-    finished = options["out"] / "result.json"
-    if options["resume"] == "auto" and finished.exists():
-        prepare_folder(spec, "auto")  # refuses other settings
-        say(f"{options['out']} is finished already")
-        result = read_json(finished)
-        assert isinstance(result, dict)
-        return result
-    _, reason = spec.objective_settings()
-    if world.is_main:
-        say(f"{spec.kept} of {spec.total} samples (keep {spec.keep:g}), {recipe.epochs} epochs, {recipe.model.name}")
-        say(f"objective: {spec.objective(world.device)!r}, alpha from {reason}")
-    description = options["out"].name
-    trainer = Trainer(spec, world, resume=options["resume"], ledger=ledger)
-    if not world.is_main:
-        return trainer.fit()
-    with progress_bar(trainer.total_steps, description) as update:
-        trainer.on_progress(lambda values: update(values["step"], training_text(values)))
-        return trainer.fit()
-
-
-def class_scale_option(path: Path | None, store: Any) -> Any:
-    """Class statistics (C,) of a --reshape option's scores file, checked against the store; None without one."""
-    if path is None:
-        return None
-    import torch
-
-    from prunekd.pruning.scores import read_scores
-
-    scores = read_scores(path)
-    scores.check(store)
-    return torch.as_tensor(scores.class_std, dtype=torch.float32)
+    emit(run.result, as_json, text)

@@ -1,5 +1,6 @@
-"""One process per device, as torchrun starts them."""
+"""The processes that work together: one per device, as torchrun starts them, or a process group of the user's own."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,22 +76,47 @@ class World:
         return DistributedDataParallel(model, device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
 
-@contextmanager
-def open_world(device: str = "auto") -> Iterator[World]:
-    """Join the processes torchrun started (RANK, WORLD_SIZE, LOCAL_RANK), or form a world of one.
-
-    Args:
-        device: `auto` takes this process's GPU if there is one; `cpu` and `cuda` insist.
+def rank_and_size() -> tuple[int, int]:
+    """This process's rank and the world size according to torch.distributed; (0, 1) without it.
 
     Raises:
-        ValueError: cuda asked for and not there.
+        ValueError: a launcher started several processes, but they have not formed a group yet.
     """
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1:
+        raise ValueError(
+            f"WORLD_SIZE is {started}, but torch.distributed is not initialized, so every process would see every "
+            "sample; call torch.distributed.init_process_group first, or give rank and world_size"
+        )
+    return 0, 1
+
+
+@contextmanager
+def open_world(device: str | torch.device = "auto") -> Iterator[World]:
+    """Join the processes that work together: a process group that exists already, or the one torchrun describes.
+
+    A process group of torch.distributed that is initialized already is used as it is and left open. Otherwise the
+    processes that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK) form a group that is closed again at the end. Without
+    either, this process is a world of one.
+
+    Args:
+        device: `auto` takes this process's GPU if there is one, and the CPU for a process group without NCCL; `cpu`
+            and `cuda` insist; a torch.device is taken as it is.
+
+    Raises:
+        ValueError: CUDA asked for and not there, or a device that the process group cannot communicate on.
+    """
+    if dist.is_available() and dist.is_initialized():
+        yield World(dist.get_rank(), dist.get_world_size(), _device_of_group(device))
+        return
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    rank = int(os.environ.get("RANK", "0"))
-    chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    chosen = choose_device(device)
     if size == 1:
         yield World(0, 1, chosen)
         return
+    rank = int(os.environ.get("RANK", "0"))
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", store=_own_store(), rank=rank, world_size=size)
     try:
         yield World(rank, size, chosen)
@@ -98,8 +124,59 @@ def open_world(device: str = "auto") -> Iterator[World]:
         dist.destroy_process_group()
 
 
+def choose_device(device: str | torch.device = "auto") -> torch.device:
+    """Return the device that `device` means for this process, and make a GPU the current one.
+
+    Args:
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` (the GPU of LOCAL_RANK, else the current one), or a
+            torch.device.
+
+    Raises:
+        ValueError: another name, or CUDA where torch sees no GPU.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        wanted = torch.device("meta")
+    if wanted.type not in ("cpu", "cuda"):
+        raise ValueError(f"device is {str(device)!r}; it must be auto, cpu, cuda, or a torch.device of these kinds")
+    if wanted.type == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ValueError("device is cuda, but torch sees no GPU; use --device cpu, or see `prunekd doctor`")
+    local_rank = os.environ.get("LOCAL_RANK")
+    if wanted.index is None:
+        wanted = torch.device("cuda", torch.cuda.current_device() if local_rank is None else int(local_rank))
+    torch.cuda.set_device(wanted)
+    return wanted
+
+
+def _device_of_group(device: str | torch.device) -> torch.device:
+    """The device for an initialized process group, which must be able to communicate on it."""
+    backends = dist.get_backend_config()  # such as "cpu:gloo,cuda:nccl"
+    if device == "auto" and "nccl" not in backends:
+        return torch.device("cpu")
+    chosen = choose_device(device)
+    if chosen.type == "cuda" and "nccl" not in backends:
+        raise ValueError(
+            f"device is {chosen}, but the initialized process group has the backend {backends}; initialize it with "
+            "nccl, or use device cpu"
+        )
+    if chosen.type == "cpu" and "gloo" not in backends and "mpi" not in backends:
+        raise ValueError(
+            f"device is cpu, but the initialized process group has the backend {backends}; initialize it with "
+            "cpu:gloo,cuda:nccl, or use device cuda"
+        )
+    return chosen
+
+
+_openings = itertools.count()  # groups opened by this process; every process of a job opens the same ones in order
+
+
 def _own_store() -> dist.Store:
-    """The store in which processes find each other, apart from what an earlier attempt left in it.
+    """The store in which processes find each other, apart from what earlier groups and attempts left in it.
 
     torchrun keeps one store for all attempts of a job, so that restarted processes may look for each other under
     addresses of dead ones. On one host the number of restarts tells attempts apart; hosts count theirs differently, and
@@ -108,13 +185,5 @@ def _own_store() -> dist.Store:
     store, _, _ = next(rendezvous("env://"))
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     one_host = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
-    return dist.PrefixStore(f"restart{restarts}", store) if one_host else store
-
-
-def _device(name: str, local_rank: int) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is cuda, but torch sees no GPU; use --device cpu, or see `prunekd doctor`")
-    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
-        torch.cuda.set_device(local_rank)
-        return torch.device("cuda", local_rank)
-    return torch.device("cpu")
+    group = f"group{next(_openings)}"
+    return dist.PrefixStore(f"restart{restarts}/{group}" if one_host else group, store)

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from prunekd_kernels import normalize
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
 Normalisation = tuple[Sequence[float], Sequence[float]]  # mean and std, in units of [0, 1] pixel values
 
 

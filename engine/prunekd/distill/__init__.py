@@ -3,9 +3,10 @@
 from prunekd.distill.alpha import resolve_alpha
 from prunekd.distill.break_even import BreakEven
 from prunekd.distill.objective import Objective, ObjectiveSettings
+from prunekd.distill.opening import open_teacher, wrap_module
 from prunekd.distill.registry import OBJECTIVES, create_objective
 from prunekd.distill.soft_labels import CachedTeacher, SoftLabels
-from prunekd.distill.teacher import OnlineTeacher, TeacherSettings, describe_teacher, open_teacher
+from prunekd.distill.teacher import OnlineTeacher, TeacherSettings
 
 __all__ = [
     "OBJECTIVES",
@@ -17,7 +18,7 @@ __all__ = [
     "SoftLabels",
     "TeacherSettings",
     "create_objective",
-    "describe_teacher",
     "open_teacher",
     "resolve_alpha",
+    "wrap_module",
 ]

@@ -130,7 +130,7 @@ class HardLabels(Objective):
         return label_losses(student, labels, self.settings.label_smoothing, weights, stats)
 
 
-class Distillation(Objective):
+class KnowledgeDistillation(Objective):
     """`kd`: D = T^2 KL(softmax(z_t / T) || softmax(z_s / T)) (Hinton et al. 2015), all in one fused kernel.
 
     Options: residual, what becomes of the teacher's probability outside cached top-K logits: `renormalize` gives it to
@@ -197,7 +197,7 @@ class Distillation(Objective):
         )
 
 
-class Reshaped(Distillation):
+class Reshaped(KnowledgeDistillation):
     """`reshape`: `kd` with the teacher's logits reshaped to z_t / std(z_t) * s_y (P2, MDSLR, ICLR 2025).
 
     s_c is the mean std of the teacher's logits over all samples of class c, which a scores file of that teacher holds.

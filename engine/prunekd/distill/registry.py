@@ -7,12 +7,19 @@ from torch import Tensor
 from prunekd.common.registry import unknown
 from prunekd.distill.dist_loss import Relations
 from prunekd.distill.dkd import Decoupled
-from prunekd.distill.objective import Distillation, HardLabels, Objective, ObjectiveSettings, Option, Reshaped
+from prunekd.distill.objective import (
+    HardLabels,
+    KnowledgeDistillation,
+    Objective,
+    ObjectiveSettings,
+    Option,
+    Reshaped,
+)
 from prunekd.distill.standardize import Standardized
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "hard": HardLabels,
-    "kd": Distillation,
+    "kd": KnowledgeDistillation,
     "reshape": Reshaped,
     "dkd": Decoupled,
     "dist": Relations,

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +14,12 @@ from torch import Tensor, nn
 from prunekd.common.pixels import to_input
 from prunekd.distill import tuning
 from prunekd.distill.network import TeacherNetwork, compile_network
-from prunekd.distill.teacher_files import common_card, digest_of, load_teacher_model
+from prunekd.distill.teacher_files import common_card, digest_of
 from prunekd.models import ModelCard
 
 logger = logging.getLogger(__name__)
 
+MODULE = "module"  # the spec of a teacher that is a module of the user's own
 COMPILE = ("auto", "on", "off")
 DRIFT_IMAGES = 32  # images on which the drift against the plain model is measured
 Layout = tuple[torch.dtype, bool]  # dtype, channels-last
@@ -58,12 +58,16 @@ class OnlineTeacher:
     bfloat16 and channels-last unless told otherwise; `prepare` measures, chooses and compiles.
 
     Attributes:
+        spec: where it came from.
         card: what it is; of several models the first one's normalisation and size, and all their names.
         digest: SHA-256 of its weights.
         notes: what was done to it.
 
     Args:
+        model: logits (B, C) for images (B, 3, H, W); copied, so the caller's module stays as it is.
         others: further models of an ensemble.
+        spec: how a later run finds the same teacher, as `open_teacher` takes it; `module` for a module of the user's
+            own, which no spec finds.
 
     Raises:
         ValueError: an ensemble of different classes.
@@ -76,8 +80,10 @@ class OnlineTeacher:
         card: ModelCard,
         settings: TeacherSettings,
         others: Sequence[tuple[nn.Module, ModelCard]] = (),
+        spec: str = MODULE,
     ) -> None:
-        self._plain = [(m.eval().requires_grad_(False), c) for m, c in ((model, card), *others)]
+        self._plain = [(_frozen(m), c) for m, c in ((model, card), *others)]
+        self.spec = spec
         self.card = common_card([c for _, c in self._plain])
         self.settings = settings
         digests = [digest_of(m) for m, _ in self._plain]
@@ -132,6 +138,18 @@ class OnlineTeacher:
                 "linear layer; use a single teacher, or scores that need logits alone"
             )
         return self._run(self._input(images))
+
+    def describe(self) -> dict[str, str | int | None]:
+        """What scores, soft labels and runs record of their teacher: all that its logits depend on."""
+        size, dtype = self.settings.size, self.settings.dtype
+        return {
+            "spec": self.spec,
+            "model": self.card.model,
+            "size": self.card.size,
+            "shown_at": size,
+            "digest": self.digest,
+            "dtype": "measured" if dtype is None else str(dtype).removeprefix("torch."),
+        }
 
     def prepare(self, images: Tensor, forwards: int) -> None:
         """Choose dtype, memory format and compilation for batches like this one, and bound the drift of the logits.
@@ -271,30 +289,9 @@ class OnlineTeacher:
         logger.info(f"teacher: compiled for batches of {len(inputs)}: {figures}")
 
 
-def open_teacher(spec: str, classes: tuple[str, ...], settings: TeacherSettings) -> OnlineTeacher:
-    """Load, freeze and check a teacher for a store with these `classes`.
-
-    Args:
-        spec: see `load_teacher_model`; several with commas between them make an ensemble.
-    """
-    specs = [spec] if Path(spec).exists() else spec.split(",")
-    (model, card), *others = [load_teacher_model(part.strip()) for part in specs]
-    teacher = OnlineTeacher(model, card, settings, others)
-    teacher.check_fits(classes)
-    return teacher
-
-
-def describe_teacher(spec: str, teacher: OnlineTeacher) -> dict[str, Any]:
-    """What a score file, soft labels or a run keep about their teacher: what its logits depend on."""
-    settings = teacher.settings
-    return {
-        "spec": spec,
-        "model": teacher.card.model,
-        "size": teacher.card.size,
-        "shown_at": settings.size,
-        "digest": teacher.digest,
-        "dtype": "measured" if settings.dtype is None else str(settings.dtype).removeprefix("torch."),
-    }
+def _frozen(model: nn.Module) -> nn.Module:
+    """A copy in float32 on the CPU, in eval mode, without gradients."""
+    return copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
 
 
 def _format(channels_last: bool) -> torch.memory_format:

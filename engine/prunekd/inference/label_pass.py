@@ -1,7 +1,7 @@
 """The pass that makes soft labels: a teacher over some views of each sample, in blocks that survive a kill."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,24 @@ TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelCheck:
+    """What recomputing some soft labels found.
+
+    worst and median: root-mean-square difference of a record's logits to the recomputed ones, in stds of its logits.
+    """
+
+    records: int
+    worst: float
+    median: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.records} records computed anew: they differ by {self.worst:.1e} std of a logit at most, "
+            f"{self.median:.1e} in the median (limit {TOLERANCE})"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabelSpec:
     """Which soft labels: the recipe's training views 0 to `views` - 1 under its seed, of all samples or a subset.
 
@@ -40,7 +58,6 @@ class LabelSpec:
 
     store: Store
     teacher: OnlineTeacher
-    teacher_info: Mapping[str, Any]
     recipe: Recipe
     views: int
     topk: int | None = None
@@ -64,7 +81,7 @@ class LabelSpec:
             "format": FORMAT,
             "version": VERSION,
             **made_for(self.store, "train"),
-            "teacher": dict(self.teacher_info),
+            "teacher": self.teacher.describe(),
             "view": self.recipe.train_view.to_dict(),
             "seed": self.recipe.seed,
             "views": self.views,
@@ -77,7 +94,7 @@ class LabelSpec:
         }
 
 
-def choose_topk(asked: str | None, num_classes: int) -> tuple[int | None, str]:
+def choose_topk(asked: int | str | None, num_classes: int) -> tuple[int | None, str]:
     """How many logits to keep (None: all), and why, from `full`, a number, or None for a default by `num_classes`.
 
     Raises:
@@ -89,7 +106,7 @@ def choose_topk(asked: str | None, num_classes: int) -> tuple[int | None, str]:
         return TOPK, f"the top {TOPK} of {num_classes} logits: more than {FULL_CLASSES} classes (--topk changes it)"
     if asked == "full":
         return None, f"all {num_classes} logits"
-    if not asked.isdigit() or not 1 <= int(asked) <= num_classes:
+    if not str(asked).isdigit() or not 1 <= int(asked) <= num_classes:
         raise ValueError(f"topk is {asked!r}; it must be full or a number from 1 to {num_classes}, the classes")
     return int(asked), f"the top {asked} of {num_classes} logits"
 
@@ -201,14 +218,11 @@ def verify_labels(
     seed: int = 0,
     batch_size: int = 256,
     workers: int | None = None,
-) -> dict[str, Any]:
+) -> LabelCheck:
     """Compute some of the records anew and compare.
 
     Args:
         records: how many, drawn from all samples and up to eight views with `seed`.
-
-    Returns:
-        records; worst and median: root-mean-square difference of a record's logits, in stds of all its logits.
 
     Raises:
         ValueError: labels that cannot be opened for this store, or made by another teacher.
@@ -241,7 +255,7 @@ def verify_labels(
             f"{wrong} of {len(found)} soft labels in {path} are not what {teacher.card.model} says: view {view} of "
             f"sample {sample} differs by {worst:.2f} std (limit {TOLERANCE}); make them again"
         )
-    return {"records": len(found), "worst": worst, "median": float(np.median([d for d, _, _ in found]))}
+    return LabelCheck(records=len(found), worst=worst, median=float(np.median([d for d, _, _ in found])))
 
 
 def _differences(cached: CachedTeacher, ids: Tensor, view: int, logits: Tensor) -> Tensor:

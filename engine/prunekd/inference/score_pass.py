@@ -4,7 +4,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -14,15 +13,25 @@ from prunekd.input import Batch, EpochPlan, Reader, eval_plan, open_reader
 from prunekd.input.prefetch import on_device
 from prunekd.input.views import ViewSettings
 from prunekd.pruning.parquet import made_for
-from prunekd.pruning.scores import Scores, compute_scores
+from prunekd.pruning.scores import FEATURE_SCORES, SCORES, Scores, compute_scores
 from prunekd.pruning.scores.compute import choose
 from prunekd.store import Store
+
+LOGITS = "logits"  # every score that needs logits alone
+GROUPS = {
+    LOGITS: [name for name, score in SCORES.items() if not score.needs_features],
+    "all": [*SCORES, *FEATURE_SCORES],
+}
+
+
+def score_names(names: str | Sequence[str]) -> list[str]:
+    """Names of scores, with the groups `logits` (scores that need logits alone) and `all` written out."""
+    return [name for part in ([names] if isinstance(names, str) else names) for name in GROUPS.get(part, [part])]
 
 
 def score_store(
     store: Store,
     teacher: OnlineTeacher,
-    teacher_info: dict[str, Any],
     view: ViewSettings,
     world: World,
     *,
@@ -79,7 +88,7 @@ def score_store(
         )
     scores.provenance.update(
         **made_for(store, "train"),
-        teacher=teacher_info,
+        teacher=teacher.describe(),
         view=view.to_dict(),
         seed=seed,
         seconds=time.perf_counter() - started,

@@ -110,21 +110,34 @@ def train_plan(
     world_size: int = 1,
     rank: int = 0,
     start_step: int = 0,
+    shuffle: bool = True,
+    drop_last: bool = True,
 ) -> EpochPlan:
-    """A training epoch over `ids` (None: all), shuffled, in full batches of `batch_size` over all ranks together.
+    """Plan one rank's share of an epoch over `ids` (None: all), in batches of `batch_size` over all ranks together.
 
-    The samples that do not fill a last batch are left out, other ones every epoch.
+    Args:
+        shuffle: draw the order from (seed, epoch); False keeps the order of `ids`.
+        drop_last: leave out the samples that do not fill a last batch, other ones every epoch. With False the ranks'
+            shares of the last batch differ by at most one sample.
 
     Raises:
-        ValueError: not one full batch, or a batch that the ranks cannot share equally.
+        ValueError: not one full batch with `drop_last`; a batch that the ranks cannot share equally; or, where a
+            shuffled epoch ends in a short batch, fewer samples in it than ranks.
     """
     ids = split.ids if ids is None else np.asarray(ids, dtype=np.int64)
     if batch_size % world_size:
         raise ValueError(f"batch_size {batch_size} is not divisible by the {world_size} processes")
-    steps = len(ids) // batch_size
-    if steps == 0:
+    steps, rest = divmod(len(ids), batch_size)
+    if drop_last and steps == 0:
         raise ValueError(f"{len(ids)} samples do not fill a batch of {batch_size}; lower batch_size or keep more")
-    positions = _permutation(seed, epoch, ids)[: steps * batch_size][rank::world_size]
+    if shuffle and not drop_last and 0 < rest < world_size:
+        # In an evaluation some ranks may well have a batch less; in training the others would wait for them.
+        raise ValueError(
+            f"the last batch of {len(ids)} samples in batches of {batch_size} has {rest} for {world_size} processes, "
+            "so they would not take the same number of steps; use drop_last=True or another batch_size"
+        )
+    positions = _permutation(seed, epoch, ids) if shuffle else np.arange(len(ids))
+    positions = positions[: steps * batch_size if drop_last else None][rank::world_size]
     weights = None if weights is None else np.asarray(weights, dtype=np.float32)
     return EpochPlan(
         split=split,

@@ -1,21 +1,36 @@
 """Batches onto the device: on a GPU the next one is copied, on a stream of its own, while this one trains."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from functools import cache
 
 import torch
 
 from prunekd.input.readers.batch import Batch
 
 
-def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+def on_device(batches: Iterator[Batch], device: torch.device) -> Generator[Batch, None, None]:
     """Yield the batches with images, labels and weights on `device`; ids stay on the host.
 
-    Images cross the bus as uint8.
+    Images cross the bus as uint8. Closing this iterator closes `batches`.
     """
-    if device.type != "cuda":
-        yield from batches
-        return
-    stream = torch.cuda.Stream(device)
+    try:
+        yield from batches if device.type != "cuda" else _ahead(batches, device)
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
+
+
+@cache
+def copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream on which batches are copied to a GPU: one per device and process.
+
+    PyTorch's allocator keeps freed memory by stream, so a stream per epoch would keep that of every epoch before.
+    """
+    return torch.cuda.Stream(device)
+
+
+def _ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    stream = copy_stream(device)
     coming = _copy(next(batches, None), device, stream)
     while coming is not None:
         current = torch.cuda.current_stream(device)

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from prunekd.common.files import replacing
+from prunekd.common.pixels import IMAGENET_MEAN, IMAGENET_STD
 from prunekd.models.factory import create_model
+from prunekd.models.own import OWN
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 CARD_KEY = "prunekd"
 
 
@@ -40,7 +40,8 @@ class ModelCard:
 
 def save_trained(path: Path, model: nn.Module, card: ModelCard) -> None:
     """Write the model's weights and its card to one safetensors file, whole or not at all."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    # clones, since safetensors refuses tensors that share memory
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={CARD_KEY: json.dumps(asdict(card))})
 
@@ -70,6 +71,12 @@ def load_trained(path: Path) -> tuple[nn.Module, ModelCard]:
         ValueError: the file is missing, broken or does not fit the architecture its card names.
     """
     card = read_card(path)
+    if card.model.startswith(OWN):
+        raise ValueError(
+            f"{path} holds weights of {card.model.removeprefix(OWN)}, a module that prunekd cannot build; build it "
+            "yourself, load the weights with prunekd.Run.open(RUN).load_model(module), and as a teacher give "
+            "prunekd.open_teacher(module, store, mean=..., std=..., classes=...)"
+        )
     model = create_model(card.model, card.num_classes, seed=0)
     load_weights(model, path)
     return model.eval(), card

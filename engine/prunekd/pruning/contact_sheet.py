@@ -1,6 +1,6 @@
 """A contact sheet: what a subset keeps beside what it drops, as one picture."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,18 @@ def draw_contact_sheet(
         _draw_block(sheet, k * (width + 2 * GAP), title, colour, _thumbnails(store, split, ids, values))
     with replacing(target) as temporary:
         sheet.save(temporary, format="PNG")
+
+
+def draw_contact_sheets(
+    store: Store, subsets: Mapping[str, Subset], folder: Path, scores: Scores | None = None, score: str | None = None
+) -> list[Path]:
+    """Draw a contact sheet of each subset into `folder`, as NAME.png; returns the files. Errors as of one sheet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for name, subset in subsets.items():
+        drawn.append(folder / f"{Path(name).name}.png")
+        draw_contact_sheet(store, subset, drawn[-1], scores, score)
+    return drawn
 
 
 def _sample(ids: np.ndarray, seed: int) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Parquet tables with a JSON description in their schema, and the check that they belong to the store in hand."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -11,24 +11,27 @@ import pyarrow.parquet as pq
 
 from prunekd.common.arrow import naming_damage
 from prunekd.common.files import replacing
+from prunekd.store import Store
 
 KEY = b"prunekd"
 
 
-class StoreLike(Protocol):
-    """What these checks need of a store."""
+class StoreIdentity(TypedDict):
+    """A store, as files name it."""
 
-    @property
-    def path(self) -> Path: ...
-    @property
-    def classes(self) -> Sequence[str]: ...
-    @property
-    def fingerprint(self) -> str: ...
-    @property
-    def lineage(self) -> Sequence[str]: ...
+    path: str
+    classes: int
 
 
-def write_table(path: Path, columns: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> None:
+class Origin(TypedDict):
+    """What scores and subsets record of the store they are made for."""
+
+    split: str
+    fingerprint: str
+    store: StoreIdentity
+
+
+def write_table(path: Path, columns: Mapping[str, np.ndarray], description: Mapping[str, object]) -> None:
     """Write `columns` with `description` as JSON under the schema's key `prunekd`, whole or not at all."""
     metadata = {KEY: json.dumps(dict(description), allow_nan=False).encode()}
     table = pa.table({name: pa.array(values) for name, values in columns.items()}).replace_schema_metadata(metadata)
@@ -77,7 +80,7 @@ def read_table(path: Path, kind: str, version: int, remedy: str) -> tuple[dict[s
     return {name: table.column(name).to_numpy() for name in table.column_names}, description
 
 
-def check_store(what: str, description: Mapping[str, Any], store: StoreLike, remedy: str) -> None:
+def check_store(what: str, description: Mapping[str, object], store: Store, remedy: str) -> None:
     """Make sure that the file described was made for `store`, or for one of which `store` holds a part.
 
     Raises:
@@ -91,19 +94,15 @@ def check_store(what: str, description: Mapping[str, Any], store: StoreLike, rem
     )
 
 
-def check_same_store(one: str, its: Mapping[str, Any], other: str, others: Mapping[str, Any]) -> None:
+def check_same_store(one: str, its: Mapping[str, object], other: str, others: Mapping[str, object]) -> None:
     """Raise ValueError if two files were made for different stores; the message names both."""
     if its.get("fingerprint") != others.get("fingerprint"):
         raise ValueError(f"{one} was made for {_named(its)}, but {other} for {_named(others)}; use files of one store")
 
 
-def made_for(store: StoreLike, split: str) -> dict[str, Any]:
-    """What scores and subsets record of the store they are made for: split, fingerprint, store {path, classes}."""
-    return {
-        "split": split,
-        "fingerprint": store.fingerprint,
-        "store": _identity(store),
-    }
+def made_for(store: Store, split: str) -> Origin:
+    """What scores and subsets record of the store they are made for."""
+    return {"split": split, "fingerprint": store.fingerprint, "store": _identity(store)}
 
 
 def some(ids: Iterable[int], limit: int = 5) -> str:
@@ -113,11 +112,13 @@ def some(ids: Iterable[int], limit: int = 5) -> str:
     return text if len(listed) <= limit else f"{text} and {len(listed) - limit} more"
 
 
-def _identity(store: StoreLike) -> dict[str, Any]:
+def _identity(store: Store) -> StoreIdentity:
     return {"path": str(store.path.absolute()), "classes": len(store.classes)}
 
 
-def _named(description: Mapping[str, Any]) -> str:
+def _named(description: Mapping[str, object]) -> str:
     fingerprint = f"fingerprint {str(description.get('fingerprint'))[:12]}"
     store = description.get("store")
-    return f"{store['path']} ({store['classes']} classes, {fingerprint})" if store else f"a store with {fingerprint}"
+    if not isinstance(store, dict):
+        return f"a store with {fingerprint}"
+    return f"{store['path']} ({store['classes']} classes, {fingerprint})"

@@ -4,33 +4,20 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from prunekd.common.registry import unknown
-from prunekd.pruning.parquet import StoreLike, check_store, made_for, read_table, some, write_table
+from prunekd.pruning.parquet import check_store, made_for, read_table, some, write_table
 from prunekd.pruning.policies import BALANCES, POLICIES, Policy
 from prunekd.pruning.scores.features import read_features
 from prunekd.pruning.scores.table import Scores
+from prunekd.store import Split, Store
 
 FORMAT = "prunekd-subset"
 VERSION = 1
-
-
-class SplitLike(Protocol):
-    """What selection needs of a store's split: ids and labels, int64 (n,)."""
-
-    @property
-    def ids(self) -> np.ndarray: ...
-    @property
-    def labels(self) -> np.ndarray: ...
-
-
-class SelectableStore(StoreLike, Protocol):
-    """What selection needs of a store."""
-
-    def split(self, name: str) -> SplitLike: ...
+UNSCORED = {"score": None, "score_definition": None, "scored_by": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +44,7 @@ class Subset:
         return len(self.ids)
 
     @classmethod
-    def of_ids(cls, store: SelectableStore, ids: np.ndarray, split: str = "train") -> "Subset":
+    def of_ids(cls, store: Store, ids: np.ndarray, split: str = "train") -> "Subset":
         """The samples `ids`, int64 (k,) of any order, of a split: a subset of one's own choosing.
 
         Raises:
@@ -71,28 +58,21 @@ class Subset:
         values, counts = np.unique(ids, return_counts=True)
         if len(values) < len(ids):
             raise ValueError(f"ids {some(values[counts > 1])} are named more than once; name each sample once")
-        if not np.isin(ids, part.ids).all():
-            raise ValueError(f"ids {some(ids[~np.isin(ids, part.ids)])} are not in the split {split} of {store.path}")
         sizes = np.bincount(part.labels, minlength=len(store.classes))
-        common = {"policy": "given", "parameters": {}, "balance": "none", "seed": 0, **made_for(store, split)}
-        return _prefix(part, ids, len(ids), len(ids) / len(part.ids), sizes, common | _scored_by(None, None, None))
+        common = {"policy": "given", "parameters": {}, "balance": "none", "seed": 0}
+        return _prefix(
+            part, ids, len(ids), len(ids) / len(part.ids), sizes, {**common, **made_for(store, split), **UNSCORED}
+        )
 
-    def rows(self, store: SelectableStore) -> np.ndarray:
+    def rows(self, store: Store) -> np.ndarray:
         """Rows of the store's `.beton` file, int64 (k,), in rank order: what `ffcv.Loader(indices=...)` takes."""
-        part = store.split(self.info["split"])
-        order = np.argsort(part.ids, kind="stable")
-        places = np.minimum(np.searchsorted(part.ids, self.ids, sorter=order), len(order) - 1)
-        rows = order[places]
-        missing = self.ids[part.ids[rows] != self.ids]
-        if len(missing):
-            raise ValueError(f"samples {some(missing)} are not in {store.path}; use the store the subset was made for")
-        return rows
+        return store.split(self.info["split"]).rows(self.ids)
 
     def save(self, path: str | Path) -> None:
         """Write this subset as Parquet: `id` in rank order, `weight` where it has one; info under the key `prunekd`."""
         write_subset(Path(path), self)
 
-    def check(self, store: StoreLike) -> None:
+    def check(self, store: Store) -> None:
         """Raise ValueError if this subset was made for another store than `store`; the message names both."""
         remedy = (
             f"make one for it: prunekd select {store.path} --policy {self.info['policy']} --keep {self.info['keep']:g}"
@@ -100,7 +80,7 @@ class Subset:
         check_store("this subset", self.info, store, remedy)
 
 
-def as_subset(store: SelectableStore, value: "Subset | str | Path | np.ndarray", split: str = "train") -> Subset:
+def as_subset(store: Store, value: "Subset | str | Path | np.ndarray", split: str = "train") -> Subset:
     """A subset from what people hold: a Subset, the path of its file, or sample ids, int64 (k,)."""
     if isinstance(value, Subset):
         subset = value
@@ -112,13 +92,13 @@ def as_subset(store: SelectableStore, value: "Subset | str | Path | np.ndarray",
     return subset
 
 
-def select(store: SelectableStore, policy: str, keep: float, seed: int = 0, **options: Any) -> Subset:
+def select(store: Store, policy: str, keep: float, seed: int = 0, **options: Any) -> Subset:
     """Keep the fraction `keep` of a split: `select_ratios` for one ratio."""
     return select_ratios(store, policy, [keep], seed, **options)[0]
 
 
 def select_ratios(
-    store: SelectableStore,
+    store: Store,
     policy: str,
     keeps: Sequence[float],
     seed: int = 0,
@@ -155,43 +135,40 @@ def select_ratios(
     plan = _policy(policy)
     balance = balance or plan.default_balance
     part = store.split(split)
+    _check(plan, balance, seed, score, parameters or {})
+    order = np.argsort(part.ids, kind="stable")
+    ids, labels = part.ids[order], part.labels[order]
+    difficulty = _difficulty(store, plan, scores, score, ids, split) if plan.needs_score else None
+    numbers = {**plan.parameters, **(parameters or {})}
+    needed: dict[str, object] = {}
+    if "progress" in plan.needs:
+        needed["progress"] = progress
+    if "features" in plan.needs:
+        needed["features"] = _features(plan, features, len(ids))
+    if "p_mean" in plan.needs:
+        needed["p_mean"] = _p_mean(plan, scores, ids)
+
+    def ranking(**more: float) -> np.ndarray:
+        return plan.rank(difficulty, labels, ids, seed, balance=balance, **numbers, **needed, **more)
+
+    rankings = [ranking(keep=keep) for keep in keeps] if "keep" in plan.needs else [ranking()] * len(keeps)
     sizes = np.bincount(part.labels, minlength=len(store.classes))
-
-    def ranking_at(keep: float) -> np.ndarray:
-        return rank_samples(
-            store,
-            policy,
-            seed,
-            scores=scores,
-            score=score,
-            balance=balance,
-            parameters=parameters,
-            split=split,
-            keep=keep,
-            features=features,
-            progress=progress,
-        )
-
-    if "keep" in plan.needs:
-        rankings = [ranking_at(keep) for keep in keeps]
-    else:
-        rankings = [ranking_at(1.0)] * len(keeps)
     common = {
         "policy": policy,
-        "parameters": {**plan.parameters, **(parameters or {})},
+        "parameters": numbers,
         "balance": balance,
         "seed": seed,
         **made_for(store, split),
-        **_scored_by(plan, scores, score),  # the rankings have checked them
+        **_scored_by(plan, scores, score),
     }
     return [
-        _prefix(part, ranking, plan.count(keep, sizes, balance), keep, sizes, common)
-        for keep, ranking in zip(keeps, rankings, strict=True)
+        _prefix(part, ranked, plan.count(keep, sizes, balance), keep, sizes, common)
+        for keep, ranked in zip(keeps, rankings, strict=True)
     ]
 
 
 def _prefix(
-    part: SplitLike, ranking: np.ndarray, count: int, keep: float, sizes: np.ndarray, common: Mapping[str, Any]
+    part: Split, ranking: np.ndarray, count: int, keep: float, sizes: np.ndarray, common: Mapping[str, object]
 ) -> Subset:
     """The first `count` samples of a ranking, with what a subset says of itself; `sizes` are those of the classes."""
     total = len(part.ids)
@@ -206,61 +183,26 @@ def _prefix(
         "keep": keep,
         "kept": count,
         "total": total,
-        "class_counts": np.bincount(_labels_of(part, ids), minlength=len(sizes)).tolist(),
+        "class_counts": np.bincount(part.labels[part.rows(ids)], minlength=len(sizes)).tolist(),
         "class_totals": sizes.tolist(),
     }
     # Through JSON and back, so that a subset compares equal to what is read from its file.
     return Subset(ids=ids, info=json.loads(json.dumps(info)))
 
 
-def rank_samples(
-    store: SelectableStore,
-    policy: str,
-    seed: int = 0,
-    *,
-    scores: Scores | None = None,
-    score: str | None = None,
-    balance: str | None = None,
-    parameters: Mapping[str, float] | None = None,
-    split: str = "train",
-    keep: float = 1.0,
-    features: Path | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> np.ndarray:
-    """The policy's ranking of a split, most valuable id first, int64; every subset of `select` is a prefix of it.
-
-    Arguments and errors as for `select_ratios`; `keep` matters to policies alone whose ranking depends on it.
-    """
-    plan = _policy(policy)
-    balance = balance or plan.default_balance
+def _check(plan: Policy, balance: str, seed: int, score: str | None, parameters: Mapping[str, float]) -> None:
+    """Raise ValueError for a balance, seed, score or parameter that does not exist or does not go with the policy."""
     if balance not in BALANCES:
         raise unknown("balance", balance, BALANCES)
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed must be in [0, 2^64), not {seed}")
     if score and not plan.needs_score:
-        raise ValueError(f"policy {policy} ranks by no score, so {score!r} cannot be used")
-    for name in parameters or {}:
+        raise ValueError(f"policy {plan.name} ranks by no score, so {score!r} cannot be used")
+    for name in parameters:
+        if not plan.parameters:
+            raise ValueError(f"policy {plan.name} has no parameters, so {name!r} cannot be set")
         if name not in plan.parameters:
-            if not plan.parameters:
-                raise ValueError(f"policy {policy} has no parameters, so {name!r} cannot be set")
-            raise unknown(f"parameter of policy {policy}", name, plan.parameters)
-    part = store.split(split)
-    order = np.argsort(part.ids, kind="stable")
-    ids, labels = part.ids[order], part.labels[order]
-    difficulty = None
-    if plan.needs_score:
-        difficulty = _difficulty(store, plan, scores, score, ids, split)
-    needed: dict[str, Any] = {}
-    for name in plan.needs:
-        needed[name] = {
-            "keep": lambda: keep,
-            "progress": lambda: progress,
-            "features": lambda: _features(plan, features, len(ids)),
-            "p_mean": lambda: _p_mean(plan, scores, ids),
-        }[name]()
-    return plan.rank(
-        difficulty, labels, ids, seed, balance=balance, **{**plan.parameters, **(parameters or {}), **needed}
-    )
+            raise unknown(f"parameter of policy {plan.name}", name, plan.parameters)
 
 
 def _features(plan: Policy, path: Path | None, count: int) -> np.ndarray:
@@ -309,16 +251,16 @@ def _policy(name: str) -> Policy:
     return POLICIES[name]
 
 
-def _scored_by(plan: Policy | None, scores: Scores | None, score: str | None) -> dict[str, Any]:
-    name = score or (plan.default_score if plan else None)
-    if plan is None or not plan.needs_score or scores is None or name is None:
-        return {"score": None, "score_definition": None, "scored_by": None}
+def _scored_by(plan: Policy, scores: Scores | None, score: str | None) -> Mapping[str, object]:
+    name = score or plan.default_score
+    if scores is None or name is None:
+        return UNSCORED
     makers = {key: scores.provenance.get(key) for key in ("teacher", "view", "seed")}
     return {"score": name, "score_definition": scores.definitions[name], "scored_by": makers}
 
 
 def _difficulty(
-    store: SelectableStore, plan: Policy, scores: Scores | None, score: str | None, ids: np.ndarray, split: str
+    store: Store, plan: Policy, scores: Scores | None, score: str | None, ids: np.ndarray, split: str
 ) -> np.ndarray:
     name = score or plan.default_score
     assert name is not None
@@ -332,8 +274,3 @@ def _difficulty(
     if scored_split != split:
         raise ValueError(f"the scores are of the split {scored_split!r}, not {split!r}; score that split")
     return scores.difficulty(name, ids)
-
-
-def _labels_of(part: SplitLike, ids: np.ndarray) -> np.ndarray:
-    rows = np.argsort(part.ids, kind="stable")
-    return part.labels[rows[np.searchsorted(part.ids, ids, sorter=rows)]]

@@ -38,11 +38,15 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """Estimates of the runs that are left to do, seconds to be spent once by name, and what this rests on."""
+    """Estimates of the runs that are left to do, seconds to be spent once by name, and what this rests on.
+
+    finished: runs of the sweep that are done already.
+    """
 
     runs: tuple[Estimate, ...]
     once: dict[str, float]
     note: str
+    finished: int = 0
 
     @property
     def seconds(self) -> float:

@@ -39,7 +39,6 @@ class SweepSpec:
     policies: tuple[str, ...] = ("random",)
     seeds: tuple[int, ...] = (0,)
     teacher: OnlineTeacher | None = None
-    teacher_info: dict[str, Any] | None = None
     cached: CachedTeacher | None = None
     class_scale: Tensor | None = None
     scores: Scores | None = None

@@ -1,12 +1,7 @@
-"""A sweep: one recipe over keep ratios, arms, policies and seeds, with the runs of a seed taking turns by epoch.
+"""A sweep: one recipe over keep ratios, arms, policies and seeds, with the runs of a seed taking turns by epoch."""
 
-Turns make drift of the machine (heat, other users) hit all arms alike, so their ratios hold on a noisy machine.
-"""
-
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +12,12 @@ from prunekd.common.machine import describe_machine
 from prunekd.pruning.subset import Subset, read_subset, select, write_subset
 from prunekd.sweep.arms import ARMS, Arm
 from prunekd.sweep.grid import WHOLE, PlannedRun, SweepSpec, plan_runs
-from prunekd.sweep.timing import Timed, extrapolate, shorten
-from prunekd.training import RunSpec, Trainer
-from prunekd.training.readers import Readers, open_readers
+from prunekd.sweep.turns import Progress, time_in_turns, train_in_turns
+from prunekd.training import RunSpec
 from prunekd.training.recipe import adjust
 from prunekd.training.run import IDENTITY
-from prunekd.training.signals import Requests
 
 __all__ = ["ARMS", "Arm", "PlannedRun", "SweepSpec", "plan_runs", "run_sweep"]
-
-Progress = Callable[[PlannedRun, dict[str, Any]], None]
 
 
 def run_sweep(
@@ -60,7 +51,7 @@ def run_sweep(
             if not todo:
                 continue
             run_specs = [run_spec(spec, run, subsets.get((run.policy, run.keep, run.seed))) for run in todo]
-            work = _time_in_turns if spec.time_only else _train_in_turns
+            work = time_in_turns if spec.time_only else train_in_turns
             work(spec, todo, run_specs, world, ledger, progress)
     finally:
         if spec.out.is_dir():
@@ -82,7 +73,6 @@ def run_spec(spec: SweepSpec, run: PlannedRun, subset: Subset | None) -> RunSpec
         out=spec.out / "runs" / run.name,
         subset=subset,
         teacher=spec.teacher if online else None,
-        teacher_info=spec.teacher_info if online else None,
         cached=spec.cached if arm.teacher == "cached" else None,
         class_scale=spec.class_scale if arm.distils else None,
         reader=spec.reader,
@@ -96,100 +86,6 @@ def _processes_before(spec: SweepSpec) -> list[dict[str, Any]]:
     """The ledgers of earlier processes."""
     file = spec.out / "ledger.json"
     return list(read_json(file)["processes"]) if file.exists() else []
-
-
-def drop_page_cache(path: Path) -> None:
-    """Let the operating system forget the cached pages of a file; needs no rights beyond reading it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
-
-
-def _train_in_turns(
-    spec: SweepSpec,
-    todo: Sequence[PlannedRun],
-    run_specs: Sequence[RunSpec],
-    world: World,
-    ledger: Ledger,
-    progress: Progress,
-) -> None:
-    readers = open_readers(run_specs[0], world)
-    trainers: list[Trainer] = []
-    requests = Requests()
-    try:
-        for run, settings in zip(todo, run_specs, strict=True):
-            trainer = Trainer(settings, world, resume="auto", readers=readers, ledger=Ledger(ledger))
-            trainer.requests = requests  # a signal is meant for the whole sweep
-            trainer.on_progress(partial(progress, run))
-            trainers.append(trainer)
-        with requests.listening():
-            for trainer in _turns(trainers):
-                if requests.stop:
-                    raise RuntimeError("stopped by a signal")
-                if spec.cold:
-                    drop_page_cache(spec.store.path / "train.beton")
-                trainer.train_epoch()
-                if trainer.finished:
-                    trainer.finish()
-    except RuntimeError as error:
-        if not requests.stop:
-            raise
-        saved = [_save(trainer) for trainer in trainers if trainer.global_step and not trainer.finished]
-        raise RuntimeError(
-            f"stopped by a signal with {len(saved)} runs under way, each with a checkpoint; give the same command "
-            "to go on"
-        ) from error
-    finally:
-        for trainer in trainers:
-            trainer.close()
-        readers.close()
-
-
-def _save(trainer: Trainer) -> Path:
-    with trainer.randomness.active():
-        return trainer.checkpoint()
-
-
-def _time_in_turns(
-    spec: SweepSpec,
-    todo: Sequence[PlannedRun],
-    run_specs: Sequence[RunSpec],
-    world: World,
-    ledger: Ledger,
-    progress: Progress,
-) -> None:
-    """Time short epochs of each run in turns and write the extrapolated results."""
-    opened = open_readers(run_specs[0], world)
-    timed: list[Timed] = []
-    try:
-        for run, settings in zip(todo, run_specs, strict=True):
-            short = shorten(settings, spec.out / "timing" / run.name, spec.time_only)
-            # without a validation split nothing is evaluated: a few batches teach nothing worth measuring
-            trainer = Trainer(short, world, readers=Readers(opened.train, None), ledger=Ledger(ledger))
-            trainer.on_progress(partial(progress, run))
-            timed.append(Timed(run=run, full=settings, trainer=trainer))
-        for trainer in _turns([item.trainer for item in timed]):
-            if spec.cold:
-                drop_page_cache(spec.store.path / "train.beton")
-            trainer.train_epoch()
-        for item in timed:
-            write_json(_result_file(spec, item.run), extrapolate(item))
-    finally:
-        for item in timed:
-            item.trainer.close()
-        opened.close()
-
-
-def _turns(trainers: Sequence[Trainer]) -> Iterator[Trainer]:
-    """Yield unfinished trainers in turn until all are finished."""
-    waiting = list(trainers)
-    while waiting:
-        for trainer in waiting:
-            if not trainer.finished:
-                yield trainer
-        waiting = [trainer for trainer in waiting if not trainer.finished]
 
 
 def _result_file(spec: SweepSpec, run: PlannedRun) -> Path:
@@ -239,7 +135,7 @@ def _write_sweep_file(spec: SweepSpec, runs: Sequence[PlannedRun], costs: dict[s
 
 
 def _describe(spec: SweepSpec, runs: Sequence[PlannedRun], costs: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    machine = describe_machine()
+    machine, names = describe_machine(), [run.name for run in runs]
     return {
         "format": "prunekd-sweep",
         "version": 1,
@@ -256,12 +152,12 @@ def _describe(spec: SweepSpec, runs: Sequence[PlannedRun], costs: dict[str, dict
         "policies": list(spec.used_policies),
         "keeps": list(spec.keeps),
         "seeds": list(spec.seeds),
-        "teacher": spec.teacher_info,
+        "teacher": None if spec.teacher is None else spec.teacher.describe(),
         "reshaping": spec.class_scale is not None,
         "time_only": spec.time_only,
         "cold": spec.cold,
         "costs": costs,
         "machine": machine,
-        "commands": [{"command": machine["command"], "started": machine["started"]}],
-        "runs": [run.name for run in runs],
+        "commands": [{"command": machine["command"], "started": machine["started"], "runs": names}],
+        "runs": names,
     }

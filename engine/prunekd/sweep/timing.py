@@ -82,7 +82,7 @@ def extrapolate(timed: Timed) -> dict[str, Any]:
         "name": timed.run.name,
         "seed": timed.run.seed,
         **spec.tags,
-        "model": spec.recipe.model.name,
+        "model": spec.model_name,
         "epochs": timed.run.epochs,
         "samples_kept": spec.kept,
         "samples_total": spec.total,

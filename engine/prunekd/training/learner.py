@@ -13,7 +13,7 @@ from prunekd.common.distributed import World
 from prunekd.common.pixels import renormalize, to_input
 from prunekd.distill import SoftLabels
 from prunekd.input import Batch
-from prunekd.models import create_model
+from prunekd.models import check_logits, create_model
 from prunekd.training.checkpoint import Trainable
 from prunekd.training.ema import Ema
 from prunekd.training.evaluate import DTYPES, autocast
@@ -22,7 +22,6 @@ from prunekd.training.mix import Mixing, draw_mixing, mix_images, mix_labels
 from prunekd.training.optim import create_optimizer
 from prunekd.training.run import RunSpec
 from prunekd.training.samples import SampleState
-from prunekd.training.settings import ModelSettings
 from prunekd.training.watch import LossWatch
 
 logger = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ class Learner:
     def __init__(self, spec: RunSpec, world: World, samples: SampleState | None) -> None:
         recipe = spec.recipe
         self._spec, self._world, self._samples = spec, world, samples
-        self.model = _student(recipe.model, len(spec.store.classes), recipe.seed, world)
+        self.model = _student(spec, world)
         self.objective = spec.objective(world.device)
         self.metrics = RunningMetrics(world.device)
         self.watch = LossWatch()
@@ -183,11 +182,17 @@ def _slice(batch: Batch, part: slice) -> Batch:
     return Batch(batch.images[part], batch.labels[part], batch.ids[part], weights)
 
 
-def _student(settings: ModelSettings, num_classes: int, seed: int, world: World) -> nn.Module:
-    model = create_model(settings.name, num_classes, seed=seed, drop_path=settings.drop_path)
+def _student(spec: RunSpec, world: World) -> nn.Module:
+    """The student on its device: a new one as the recipe says, or the user's module itself."""
+    settings, num_classes = spec.recipe.model, len(spec.store.classes)
+    if spec.model is None:
+        model = create_model(settings.name, num_classes, seed=spec.recipe.seed, drop_path=settings.drop_path)
+    else:
+        model = spec.model
+        check_logits(model, num_classes, spec.recipe.eval_view.size, "the student")
     if settings.checkpoint_activations:
         if not hasattr(model, "set_grad_checkpointing"):
-            raise ValueError(f"{settings.name} cannot recompute activations; set model.checkpoint_activations=false")
+            raise ValueError(f"{spec.model_name} cannot recompute activations; set model.checkpoint_activations=false")
         model.set_grad_checkpointing(True)  # type: ignore[operator]
     if settings.sync_batch_norm:
         if world.device.type != "cuda":

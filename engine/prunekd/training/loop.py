@@ -33,6 +33,7 @@ from prunekd.training.samples import SampleState
 from prunekd.training.schedule import learning_rate
 from prunekd.training.signals import Requests
 from prunekd.training.snapshot import collect, spread
+from prunekd.training.threads import StepThreads
 from prunekd.training.watch import require_finite
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Trainer:
         self.global_step = 0
         self.epochs: list[dict[str, Any]] = []
         self.requests = Requests()
+        self._threads = StepThreads(world.device)
         self._owns_readers = readers is None
         self._step_in_epoch = 0
         self._epoch_steps = 0
@@ -165,7 +167,7 @@ class Trainer:
             self.learner.model.train()
             plan = self._plan()
             for batch in self._batches(plan):
-                with self.ledger.phase("step"):
+                with self.ledger.phase("step"), self._threads.step():
                     rate = self._learning_rate()
                     self.learner.step(batch, self.global_step, rate, plan.view_index)
                 self._step_in_epoch += 1
@@ -240,7 +242,7 @@ class Trainer:
 
     def _evaluate(self) -> dict[str, Any]:
         assert self.readers.val is not None
-        with self.ledger.phase("eval"):
+        with self.ledger.phase("eval"), self._threads.chosen():
             split = self.spec.store.split("val")
             found = evaluate(self.learner.best_model, self.readers.val, split, self.spec.recipe, self.world)
         before = max((record["val_top1"] for record in self.epochs if "val_top1" in record), default=-1.0)

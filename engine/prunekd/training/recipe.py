@@ -22,12 +22,31 @@ def recipe_names() -> list[str]:
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
+Settings = Mapping[str, object]  # values by dotted key: {"epochs": 30, "optimizer.lr": 0.1}
+
+
+def as_recipe(value: Recipe | str | Path, settings: Settings | None = None) -> Recipe:
+    """A recipe from what people hold: a Recipe, a name or a YAML file, with some settings by dotted key changed.
+
+    Raises:
+        ValueError: as `load_recipe`.
+    """
+    tree = value.to_dict() if isinstance(value, Recipe) else _read(str(value))
+    for key, setting in (settings or {}).items():
+        _set(tree, key, setting)
+    return build(Recipe, tree)
+
+
 def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     """Load a recipe by name or from a YAML file and apply `key=value` overrides with dotted keys.
 
     Raises:
         ValueError: no such recipe, unknown key (with the nearest match), wrong type or value out of range.
     """
+    return as_recipe(name_or_path, parse_settings(overrides))
+
+
+def _read(name_or_path: str) -> dict[str, Any]:
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml"):
         if not path.exists():
@@ -43,17 +62,28 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
         raise ValueError(f"recipe {name_or_path} is not valid YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ValueError(f"recipe {name_or_path} must be a mapping of settings, not {type(tree).__name__}")
-    for override in overrides:
-        _override(tree, override)
-    return build(Recipe, tree)
+    return tree
 
 
 def adjust(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
     """The recipe with `key=value` overrides; errors as for `load_recipe`."""
-    tree = recipe.to_dict()
+    return as_recipe(recipe, parse_settings(overrides))
+
+
+def parse_settings(overrides: Iterable[str]) -> dict[str, object]:
+    """Settings by dotted key from `key=value` items, the values read as YAML; of a key named twice the last counts.
+
+    Raises:
+        ValueError: an item without `=`.
+    """
+    settings: dict[str, object] = {}
     for override in overrides:
-        _override(tree, override)
-    return build(Recipe, tree)
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise ValueError(f"--set {override!r}: write it as key=value, for example optimizer.lr=0.05")
+        settings.pop(key, None)  # the order of the items is that of the last of each key
+        settings[key] = yaml.safe_load(text)
+    return settings
 
 
 def build(cls: type[T], tree: Mapping[str, Any], prefix: str = "") -> T:
@@ -75,7 +105,11 @@ def build(cls: type[T], tree: Mapping[str, Any], prefix: str = "") -> T:
 
 
 def _convert(value: Any, hint: Any, key: str) -> Any:
+    if hint is object:
+        return value
     if dataclasses.is_dataclass(hint):
+        if isinstance(value, typing.cast(type[Any], hint)):
+            return value
         if not isinstance(value, Mapping):
             raise ValueError(f"{key} is {value!r}; it must be a mapping of settings")
         return build(typing.cast(type[Any], hint), value, f"{key}.")
@@ -115,15 +149,12 @@ def _type_name(hint: Any) -> str:
     return names.get(hint, str(hint))
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise ValueError(f"--set {override!r}: write it as key=value, for example optimizer.lr=0.05")
+def _set(tree: dict[str, Any], key: str, value: object) -> None:
     parts = key.split(".")
     node = tree
     for part in parts[:-1]:
         child = node.setdefault(part, {})
         if not isinstance(child, dict):
-            raise ValueError(f"--set {override!r}: {part} holds no further settings")
+            raise ValueError(f"setting {key!r}: {part} holds no further settings")
         node = child
-    node[parts[-1]] = yaml.safe_load(text)
+    node[parts[-1]] = value

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunekd.common.files import read_json, write_json
 from prunekd.common.machine import describe_machine
@@ -23,19 +23,23 @@ from prunekd.distill import (
     create_objective,
     resolve_alpha,
 )
+from prunekd.distill.teacher_files import digest_of
 from prunekd.input import READERS
+from prunekd.models import own_name
 from prunekd.pruning.subset import Subset
+from prunekd.pruning.training_dynamics import DYNAMICS
 from prunekd.store import Store
 from prunekd.training.settings import Recipe
 
-IDENTITY = ("recipe", "store", "subset", "teacher", "soft_labels", "alpha", "temperature", "reshaping")
+IDENTITY = ("recipe", "model", "store", "subset", "teacher", "soft_labels", "alpha", "temperature", "reshaping")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """What to train on, towards what, and where to.
 
-    subset None trains on all samples; teacher and cached (soft labels) both None trains on labels alone; class_scale
+    model None trains a new student as recipe.model says; a module of the user's own is trained in place. subset None
+    trains on all samples; teacher and cached (soft labels) both None trains on labels alone; class_scale
     (C,) float32 switches P2's logit reshaping on; on_error says what the reader does with a corrupt sample; tags
     (arm, policy, ...) are copied into result.json.
     """
@@ -43,9 +47,9 @@ class RunSpec:
     store: Store
     recipe: Recipe
     out: Path
+    model: nn.Module | None = None
     subset: Subset | None = None
     teacher: OnlineTeacher | None = None
-    teacher_info: dict[str, Any] | None = None
     class_scale: Tensor | None = None
     cached: CachedTeacher | None = None
     reader: str = "native"
@@ -70,9 +74,17 @@ class RunSpec:
                 f"with views of kind {self.recipe.train_view.kind} a growing resolution changes what is cut out, and "
                 "cached soft labels would not fit; set progressive.start to 0"
             )
+        for name in self.recipe.track:
+            if name not in DYNAMICS:
+                raise unknown("training-dynamics score", name, DYNAMICS)
         if self.recipe.track and self.recipe.mix.on:
             raise ValueError("training dynamics of mixed images belong to no sample; set mix.mixup and mix.cutmix to 0")
         self.objective(torch.device("cpu"))  # raises what is wrong with it
+
+    @property
+    def model_name(self) -> str:
+        """The student's architecture: a name that `create_model` knows, or `module:CLASS` for the user's own."""
+        return self.recipe.model.name if self.model is None else own_name(self.model)
 
     @property
     def total(self) -> int:
@@ -121,9 +133,11 @@ class RunSpec:
             "format": "prunekd-run",
             "version": 1,
             "recipe": self.recipe.to_dict(),
+            "model": None if self.model is None else self.model_name,
+            "initial_weights": None if self.model is None else digest_of(self.model),
             "store": {"path": str(self.store.path), "fingerprint": self.store.fingerprint},
             "subset": None if self.subset is None else self.subset.info,
-            "teacher": self.teacher_info,
+            "teacher": None if self.teacher is None else self.teacher.describe(),
             "soft_labels": None if self.cached is None else {"path": str(self.cached.path), **self.cached.info},
             "alpha": settings.alpha if self.distils else None,
             "alpha_from": reason,

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
+from prunekd.common.pixels import IMAGENET_MEAN, IMAGENET_STD
 from prunekd.input.views import ViewSettings
-from prunekd.models.trained import IMAGENET_MEAN, IMAGENET_STD
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 OPTIMIZERS = ("sgd", "adamw", "lamb", "apex_sgd", "apex_lamb")

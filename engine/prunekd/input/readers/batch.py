@@ -9,7 +9,10 @@ from prunekd.input.plan import BatchPlan, EpochPlan
 
 
 class Batch(NamedTuple):
-    """images uint8 (B, 3, H, W) in channels-last memory; labels, ids int64 (B,); weights float32 (B,) or None."""
+    """images (B, 3, H, W) in channels-last memory; labels, ids int64 (B,); weights float32 (B,) or None.
+
+    Readers give images as uint8, a Loader as the dtype it was asked for.
+    """
 
     images: Tensor
     labels: Tensor

@@ -1,19 +1,19 @@
-"""Dynamic policies: a new choice of samples for every epoch. A new one is a file here and a line in the registry."""
+"""Dynamic policies: a new choice of samples for every epoch. A new one is a class and a line in DYNAMIC_POLICIES."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
 from prunekd.common.registry import unknown
-from prunekd.pruning.epoch_policies import infobatch, rs2, ucb
+from prunekd.pruning.epoch_policies.dynamic_policies import RS2, UCB, InfoBatch
 from prunekd.pruning.epoch_policies.policy import DynamicPolicy, Observations, Selection
 
 __all__ = ["DYNAMIC_POLICIES", "DynamicPolicy", "Observations", "Selection", "create_dynamic"]
 
 DYNAMIC_POLICIES: dict[str, type[DynamicPolicy]] = {
-    "infobatch": infobatch.InfoBatch,
-    "rs2": rs2.RS2,
-    "ucb": ucb.UCB,
+    "infobatch": InfoBatch,
+    "rs2": RS2,
+    "ucb": UCB,
 }
 
 

@@ -1,5 +1,6 @@
 """What a dynamic policy is: a pure function from an epoch and what was observed to the samples of that epoch."""
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
@@ -48,6 +49,10 @@ class DynamicPolicy:
     def subset_for(self, epoch: int, observations: Observations) -> Selection:
         """The samples of `epoch`, counted from 0."""
         raise NotImplementedError
+
+    def check_keep(self, keep: float) -> int:
+        """How many samples the fraction `keep` means, half rounded up, at least 1; ValueError unless in (0, 1]."""
+        return max(1, math.floor(len(self.ids) * self.check("keep", keep, 0 < keep <= 1, "a fraction in (0, 1]") + 0.5))
 
     def check(self, name: str, value: float, ok: bool, allowed: str) -> float:
         """Return `value`, or raise ValueError naming the parameter and what is allowed."""

@@ -1,23 +1,23 @@
-"""Policies: pure functions from scores to a ranking of ids. A new policy is one file here and one line in POLICIES."""
+"""Policies: pure functions from scores to a ranking of ids. A new one is an entry of POLICIES."""
 
-from prunekd.pruning.policies import beta, ccs, d2, extremes, herding, k_center, medium, moderate, random, window
+from prunekd.pruning.policies import beta, ccs, feature_policies, rank_policies
 from prunekd.pruning.policies.ordering import BALANCES
 from prunekd.pruning.policies.policy import Policy, count_kept
 
 POLICIES: dict[str, Policy] = {
     policy.name: policy
     for policy in (
-        random.POLICY,
-        extremes.HARDEST,
-        extremes.EASIEST,
-        medium.POLICY,
-        moderate.POLICY,
-        window.POLICY,
-        ccs.POLICY,
-        beta.POLICY,
-        herding.POLICY,
-        k_center.POLICY,
-        d2.POLICY,
+        rank_policies.RANDOM,
+        rank_policies.HARDEST,
+        rank_policies.EASIEST,
+        rank_policies.MEDIUM,
+        rank_policies.MODERATE,
+        rank_policies.WINDOW,
+        ccs.CCS,
+        beta.BETA,
+        feature_policies.HERDING,
+        feature_policies.K_CENTER,
+        feature_policies.D2,
     )
 }
 

@@ -49,7 +49,7 @@ def rank(
     return ids[take_turns(np.lexsort((ids, times)), labels, balance)]
 
 
-POLICY = Policy(
+BETA = Policy(
     name="beta",
     summary="by chance, leaning to easier samples the more is pruned (DUAL; --set c_d=4)",
     rank=rank,

@@ -51,7 +51,7 @@ def stratum(difficulty: np.ndarray, count: int) -> np.ndarray:
     return np.searchsorted(edges, difficulty, side="right")
 
 
-POLICY = Policy(
+CCS = Policy(
     name="ccs",
     summary="the hardest beta dropped, equal numbers from strata of difficulty (--set beta=0.1 --set strata=50)",
     rank=rank,

@@ -1,7 +1,8 @@
-"""Scores: one float per sample, from one pass of a teacher. A new score is one file and one line in registry.py."""
+"""Scores: one float per sample, from one pass of a teacher. A new one is an entry of SCORES or FEATURE_SCORES."""
 
 from prunekd.pruning.scores.compute import compute_scores
-from prunekd.pruning.scores.registry import FEATURE_SCORES, SCORES
+from prunekd.pruning.scores.feature_scores import FEATURE_SCORES
+from prunekd.pruning.scores.logit_scores import SCORES
 from prunekd.pruning.scores.score import FeatureScore, Outputs, Score
 from prunekd.pruning.scores.table import Scores, as_scores, read_scores, write_scores
 

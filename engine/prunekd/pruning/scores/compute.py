@@ -2,21 +2,33 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from prunekd.common.registry import unknown
-from prunekd.input.readers.batch import Batch
 from prunekd.pruning.parquet import some
+from prunekd.pruning.scores.feature_scores import FEATURE_SCORES
 from prunekd.pruning.scores.features import FeaturePart, join, read_features
-from prunekd.pruning.scores.registry import FEATURE_SCORES, SCORES
+from prunekd.pruning.scores.logit_scores import SCORES
 from prunekd.pruning.scores.score import FeatureScore, Outputs, Score
 from prunekd.pruning.scores.table import STATISTICS, Scores
 
 # Batches whose results wait on the device before one copy to the host: the only synchronisation of the pass.
 FLUSH_EVERY = 64
+
+
+class Batch(Protocol):
+    """What a score pass needs of a batch: images uint8 (B, 3, H, W), labels and ids int64 (B,)."""
+
+    @property
+    def images(self) -> Tensor: ...
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def ids(self) -> Tensor: ...
 
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor | None]]

@@ -3,36 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from prunekd.pruning.parquet import StoreLike, made_for
+from prunekd.pruning.parquet import made_for
 from prunekd.pruning.scores.score import HardEnd
 from prunekd.pruning.scores.table import Scores
+from prunekd.store import Store
 
 PATH_COLUMNS = ("path", "key", "file", "filename", "image", "img", "name")
 ID_COLUMNS = ("id", "index", "idx", "sample_id")
 EXAMPLES = 3
-
-
-class KeyedSplit(Protocol):
-    """What a join needs of a store's split: ids and labels int64 (n,), and the samples' names in the source."""
-
-    @property
-    def ids(self) -> np.ndarray: ...
-    @property
-    def labels(self) -> np.ndarray: ...
-    def keys(self) -> list[str]: ...
-
-
-class ImportableStore(StoreLike, Protocol):
-    """What a join needs of a store."""
-
-    def split(self, name: str) -> KeyedSplit: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +42,7 @@ class JoinReport:
 
 
 def import_scores(
-    store: ImportableStore,
+    store: Store,
     file: Path,
     column: str,
     *,

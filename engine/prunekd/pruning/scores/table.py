@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from prunekd.common.registry import unknown
-from prunekd.pruning.parquet import StoreLike, check_store, read_table, some, write_table
+from prunekd.pruning.parquet import check_store, read_table, some, write_table
+from prunekd.store import Store
 
 FORMAT = "prunekd-scores"
 VERSION = 1
@@ -57,7 +58,7 @@ class Scores:
         return self.values(name, self.ids)
 
     def save(self, path: str | Path) -> None:
-        """Write these scores as Parquet: `id`, `label`, a column per score, the rest under the schema's key `prunekd`."""
+        """Write these scores as Parquet: `id`, `label`, a column per score; the rest as JSON in the schema."""
         write_scores(Path(path), self)
 
     def to_table(self) -> pa.Table:
@@ -87,7 +88,7 @@ class Scores:
             )
         return values if self.hard_ends[name] == "high" else -values
 
-    def check(self, store: StoreLike) -> None:
+    def check(self, store: Store) -> None:
         """Raise ValueError if these scores were made for another store than `store`."""
         remedy = f"score this one: prunekd score {store.path} --teacher TEACHER --out scores.parquet"
         check_store("this scores file", self.provenance, store, remedy)

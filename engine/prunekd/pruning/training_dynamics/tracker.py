@@ -1,7 +1,6 @@
 """Accumulators of the training dynamics: 40 bytes per sample for the six scores together (and 4 for p_mean)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -131,7 +130,7 @@ class Tracker:
 
 
 def tracked_scores(
-    tracker: Tracker, ids: np.ndarray, labels: np.ndarray, num_classes: int, provenance: Mapping[str, Any]
+    tracker: Tracker, ids: np.ndarray, labels: np.ndarray, num_classes: int, provenance: Mapping[str, object]
 ) -> Scores:
     """What a tracker gathered as a scores table: ids int64 (n,) ascending and labels (n,) of its samples."""
     return Scores(

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from prunekd.common.files import read_json
 from prunekd.common.registry import unknown
@@ -18,6 +18,57 @@ __all__ = ["STORE_FILE", "STORE_VERSION", "Payloads", "Split", "Store", "index_p
 STORE_VERSION = 1
 STORE_FILE = "store.json"
 _MAX_DESCRIPTION = 1 << 28  # bytes; a million quarantined inputs take less
+
+
+class _Input(TypedDict):
+    kind: str
+    path: str
+    listing: str
+
+
+class SourceDescription(_Input, total=False):
+    """What samples came from, enough to find it again.
+
+    Always: its kind, its path, and a digest of its listing. Of image folders: folders, by split. Of a source with a
+    part held out: val_fraction.
+    """
+
+    folders: dict[str, str]
+    val_fraction: float
+
+
+class Parent(TypedDict, total=False):
+    """The store of which a compacted one is a part: its path, and how many samples the split has there."""
+
+    path: str
+    samples: int
+
+
+class Compacted(TypedDict):
+    """Which part of another store a store is: of which split, of which stores (fingerprints), by which selection."""
+
+    split: str
+    parent: Parent
+    lineage: list[str]
+    ranking: dict[str, object]
+
+
+class _Whole(TypedDict):
+    version: int
+    prunekd: str
+    fingerprint: str
+    classes: list[str]
+    splits: dict[str, dict[str, int]]
+    source: SourceDescription
+    settings: dict[str, int | str]
+    ignored: dict[str, int]
+    quarantined: list[dict[str, str]]
+
+
+class StoreInfo(_Whole, total=False):
+    """Contents of store.json; see the attributes of Store."""
+
+    compacted: Compacted
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,13 +90,13 @@ class Store:
     path: Path
     classes: tuple[str, ...]
     fingerprint: str
-    source: dict[str, Any]
-    settings: dict[str, Any]
+    source: SourceDescription
+    settings: dict[str, int | str]
     counts: dict[str, dict[str, int]]
     quarantined: list[dict[str, str]]
     ignored: dict[str, int]
     splits: dict[str, Split]
-    compacted: dict[str, Any] | None = None
+    compacted: Compacted | None = None
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(split)}" for name, split in self.splits.items())
@@ -70,7 +121,7 @@ class Store:
 
 
 def open_store(path: str | Path) -> Store:
-    """Open a store; its files are held against each other (see `agreement`), keys and payloads are not read.
+    """Open a store; its files are held against each other (see `validate`), keys and payloads are not read.
 
     Raises:
         ValueError: not a store, an unfinished one, or damaged: the message names the file.
@@ -106,7 +157,7 @@ def _no_store(path: Path) -> str:
     return f"{path} is not a store (it has no {STORE_FILE}); make one with `prunekd convert`"
 
 
-def _description(path: Path) -> dict[str, Any]:
+def _description(path: Path) -> StoreInfo:
     """What store.json says, every entry of the kind it must be."""
     file = path / STORE_FILE
     if not file.is_file():
@@ -124,8 +175,8 @@ def _description(path: Path) -> dict[str, Any]:
             raise ValueError(
                 f"{file} is not the description of a store: {name!r} must be {what}; convert the dataset again"
             )
-    assert isinstance(info, dict)
-    return info
+    checked: StoreInfo = info
+    return checked
 
 
 def _is_map(value: object) -> bool:

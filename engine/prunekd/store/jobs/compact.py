@@ -14,14 +14,13 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from prunekd import __version__
 from prunekd.common.files import read_json, sync_file, write_json
 from prunekd.common.lock import locked
+from prunekd.common.version import __version__
 from prunekd.store.format.beton import read_header
 from prunekd.store.format.beton_writer import BetonWriter, Rows, first_pointer
 from prunekd.store.format.index import (
@@ -34,7 +33,7 @@ from prunekd.store.format.index import (
     slices,
     write_index,
 )
-from prunekd.store.format.store import STORE_FILE, STORE_VERSION, Split, Store, open_store, partial_path
+from prunekd.store.format.store import STORE_FILE, STORE_VERSION, Split, Store, StoreInfo, open_store, partial_path
 from prunekd.store.jobs.copier import Copier
 from prunekd.store.jobs.journal import Journal, check_target, naming
 from prunekd.store.jobs.subset_spec import SubsetSpec
@@ -53,7 +52,7 @@ def compact(
     target: str | Path,
     *,
     split: str = "train",
-    ranking: Mapping[str, Any] | None = None,
+    ranking: Mapping[str, object] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Store:
@@ -243,7 +242,7 @@ class _Compaction:
 
     def _describe(self, fingerprint: str) -> None:
         store, kept = self.store, {"samples": len(self.ids), "bytes": int(self.sizes.sum())}
-        info = {
+        info: StoreInfo = {
             "version": STORE_VERSION,
             "prunekd": __version__,
             "fingerprint": fingerprint,

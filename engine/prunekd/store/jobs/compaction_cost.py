@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -145,27 +144,78 @@ def gains(split: Split, ids: np.ndarray, memory: int, read_ahead: int) -> dict[s
     return result
 
 
-def gain_facts(split: Split, ids: np.ndarray, epochs: int, memory: int, storage: Storage) -> Mapping[str, Any]:
-    """What `gains` finds for so many epochs, as plain values, with what it rests on."""
-    rows = split.rows(ids)
-    kept = int(split.sizes[rows].sum())
-    return {
-        "kept": len(ids),
-        "kept_bytes": kept,
-        "epochs": epochs,
-        "memory": memory,
-        "storage": storage.kind,
-        "file_system": storage.file_system,
-        "readers": {
-            name: {
-                "bytes_before": gain.before.total(epochs),
-                "bytes_after": gain.after.total(epochs),
-                "bytes_copied": gain.cost,
-                "bytes_saved": gain.saved(epochs) - gain.cost,
-                "stays_in_memory": {"before": gain.before.later == 0, "after": gain.after.later == 0},
-                "pays": gain.saved(epochs) > gain.cost,
-                "pays_from_epochs": gain.from_epochs,
-            }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderCost:
+    """Bytes that one way of reading takes in all epochs, with and without compacting.
+
+    Attributes:
+        bytes_before, bytes_after: read from the store as it is, and from the compacted one.
+        bytes_copied: read and written to make that.
+        bytes_saved: before less after less copied.
+        stays_in_memory: `before` and `after`: is everything read in the first epoch alone?
+        pays: whether bytes_saved is above 0.
+        pays_from_epochs: the least number of epochs in which it would be; None: never.
+    """
+
+    bytes_before: int
+    bytes_after: int
+    bytes_copied: int
+    bytes_saved: int
+    stays_in_memory: Mapping[str, bool]
+    pays: bool
+    pays_from_epochs: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompactionCost:
+    """Whether compacting a store to some samples pays, and what that rests on.
+
+    Attributes:
+        kept, kept_bytes: the samples, and the bytes of their payloads.
+        epochs: of all runs to come.
+        memory: bytes in which what was read stays.
+        storage, file_system: kind and type, see Storage.
+        readers: by way of reading.
+    """
+
+    kept: int
+    kept_bytes: int
+    epochs: int
+    memory: int
+    storage: str
+    file_system: str
+    readers: Mapping[str, ReaderCost]
+
+
+def compaction_cost(
+    split: Split, ids: np.ndarray, epochs: int, memory: int | None = None, storage: Storage | None = None
+) -> CompactionCost:
+    """What `gains` finds for so many epochs.
+
+    Args:
+        ids: int64 (k,), most valuable first.
+        memory: bytes in which what was read stays; None for what is available here.
+        storage: None for what the split lies on.
+    """
+    memory = available_memory() if memory is None else memory
+    storage = storage or storage_of(split.path)
+    return CompactionCost(
+        kept=len(ids),
+        kept_bytes=int(split.sizes[split.rows(ids)].sum()),
+        epochs=epochs,
+        memory=memory,
+        storage=storage.kind,
+        file_system=storage.file_system,
+        readers={
+            name: ReaderCost(
+                bytes_before=gain.before.total(epochs),
+                bytes_after=gain.after.total(epochs),
+                bytes_copied=gain.cost,
+                bytes_saved=gain.saved(epochs) - gain.cost,
+                stays_in_memory={"before": gain.before.later == 0, "after": gain.after.later == 0},
+                pays=gain.saved(epochs) > gain.cost,
+                pays_from_epochs=gain.from_epochs,
+            )
             for name, gain in gains(split, ids, memory, storage.read_ahead).items()
         },
-    }
+    )

@@ -6,21 +6,21 @@ number of threads, nor on interruptions.
 """
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from prunekd import __version__
 from prunekd.common.files import sync_file, write_json
 from prunekd.common.lock import locked
 from prunekd.common.machine import available_cores
+from prunekd.common.version import __version__
 from prunekd.store.format.beton_writer import BetonWriter, Rows
 from prunekd.store.format.index import SCHEMA, Fingerprint, column, write_index
-from prunekd.store.format.store import STORE_FILE, STORE_VERSION, Store, index_path, open_store, partial_path
+from prunekd.store.format.store import STORE_FILE, STORE_VERSION, Store, StoreInfo, index_path, open_store, partial_path
 from prunekd.store.jobs.journal import HOW, Journal, Part, check_target, naming
 from prunekd.store.jobs.outcomes import Outcome, outcomes, thread_pool
 from prunekd.store.jobs.settings import ConvertSettings
@@ -65,7 +65,8 @@ def convert(
     if subset is not None:
         subset.check(source)
     folder = partial_path(target)
-    with naming(folder), locked(folder):
+    with naming(folder), locked(folder), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an input stands in its reason
         conversion = _Conversion(source, Journal(folder), settings, progress or _silent, subset)
         conversion.run()
         conversion.journal.publish(target)
@@ -165,7 +166,7 @@ class _Conversion:
     def _write_chunk(
         self, split: str, start: int, stop: int, stream: Iterator[Outcome], writer: BetonWriter
     ) -> tuple[pa.Table, Part]:
-        rows: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+        rows: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
         how = dict.fromkeys(HOW, 0)
         quarantined = []
         for _ in range(start, stop):
@@ -191,7 +192,7 @@ class _Conversion:
             stop=stop,
             cursor=writer.cursor,
             rows=table.num_rows,
-            bytes=sum(rows["size"]),
+            bytes=int(column(table, "size").sum()),
             how=how,
             quarantined=quarantined,
             stamp=self._stamp(split, start, stop),
@@ -207,7 +208,7 @@ class _Conversion:
                 reason = done[0].quarantined[0]["reason"]
                 raise ValueError(f"not one of the {done[-1].stop} images of {split} can be read (the first: {reason})")
             self._finish_split(split, done, fingerprint)
-        info = {
+        info: StoreInfo = {
             "version": STORE_VERSION,
             "prunekd": __version__,
             "fingerprint": fingerprint.hexdigest(),

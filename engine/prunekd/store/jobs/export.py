@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -63,6 +63,42 @@ class ExportSettings:
             raise ValueError(f"links are for the format folder, not {self.format}")
 
 
+class StoreName(TypedDict):
+    """Which store an export was made of."""
+
+    path: str
+    fingerprint: str
+
+
+class Shard(TypedDict):
+    """One container of an export: its file name and how many samples it, or its index, holds."""
+
+    file: str
+    samples: int
+
+
+class ExportInfo(TypedDict, total=False):
+    """What export.json says.
+
+    Always: version, format, store, split, samples, classes, subset (provenance of the ids, or None), label (what the
+    readers see: `class`, `id`, or None for none). Of lists and folders: files, folders. Of containers: shards, and
+    containers, the folder of the export whose containers are linked to.
+    """
+
+    version: int
+    format: str
+    store: StoreName
+    split: str
+    samples: int
+    classes: list[str]
+    subset: dict[str, object] | None
+    label: str | None
+    files: list[str]
+    folders: list[str]
+    shards: list[Shard]
+    containers: str
+
+
 def export(
     store: Store,
     ids: np.ndarray,
@@ -71,10 +107,10 @@ def export(
     *,
     split: str = "train",
     weights: np.ndarray | None = None,
-    subset: Mapping[str, Any] | None = None,
+    subset: Mapping[str, object] | None = None,
     containers: Path | None = None,
     progress: Progress = lambda done, total: None,
-) -> dict[str, Any]:
+) -> ExportInfo:
     """Write the samples `ids`, int64 (k,), of a split in another form; returns what export.json says.
 
     Args:
@@ -96,7 +132,7 @@ def export(
     job = Job(store, part, np.asarray(ids, dtype=np.int64), weights, settings.label, progress)
     if containers is not None:
         job = _in_containers(job, settings.format, containers)
-    info = {
+    info: ExportInfo = {
         "version": VERSION,
         "format": settings.format,
         "store": {"path": str(store.path.absolute()), "fingerprint": store.fingerprint},
@@ -116,15 +152,15 @@ def export(
     return info
 
 
-Write = Callable[[Job, Path, ExportSettings], dict[str, Any]]  # fills the folder; returns its part of export.json
+Write = Callable[[Job, Path, ExportSettings], ExportInfo]  # fills the folder; returns its part of export.json
 
 
-def _file_list(job: Job, folder: Path, settings: ExportSettings) -> dict[str, Any]:
+def _file_list(job: Job, folder: Path, settings: ExportSettings) -> ExportInfo:
     _write_list(folder, [str(file) for file in job.source_files("--format file_list")], job.shown("id"))
     return {"label": job.label or "id", "files": ["file_list.txt"]}
 
 
-def _folder(job: Job, folder: Path, settings: ExportSettings) -> dict[str, Any]:
+def _folder(job: Job, folder: Path, settings: ExportSettings) -> ExportInfo:
     """CLASS/ID.EXT. Classes that lost all their samples keep an empty folder, or the others would change numbers."""
     names = class_folders(job.store.classes)
     for name in names:
@@ -166,11 +202,11 @@ def _write_list(folder: Path, paths: list[str], labels: list[int]) -> None:
 def _records(container: Container) -> Write:
     """Writes containers NAME-00000.SUFFIX, ... and their indices."""
 
-    def write(job: Job, folder: Path, settings: ExportSettings) -> dict[str, Any]:
+    def write(job: Job, folder: Path, settings: ExportSettings) -> ExportInfo:
         samples, end = job.samples("class"), float("inf")
         if container.several:
             end = settings.shard_bytes or SHARD_BYTES
-        shards: list[dict[str, Any]] = []
+        shards: list[Shard] = []
         sample = next(samples, None)
         while sample is not None:
             path = folder / f"{job.split.name}-{len(shards):05}{container.suffix}"
@@ -212,7 +248,7 @@ def _in_containers(job: Job, form: str, export: Path) -> Job:
 def _check_containers(job: Job, form: str, path: Path) -> None:
     if form not in CONTAINERS:
         raise ValueError(f"--containers is for {', '.join(CONTAINERS)}, not {form}")
-    info = read_json(path / EXPORT_FILE)
+    info: ExportInfo = read_json(path / EXPORT_FILE)
     wanted = {"format": form, "split": job.split.name, "version": VERSION}
     for key, value in wanted.items():
         if info.get(key) != value:
@@ -228,9 +264,11 @@ def _check_containers(job: Job, form: str, path: Path) -> None:
 def _indices(export: Path) -> Write:
     """Links to another export's containers, each with an index of the kept samples; ones without any are left out."""
 
-    def write(job: Job, folder: Path, settings: ExportSettings) -> dict[str, Any]:
-        container, info = CONTAINERS[settings.format], read_json(export / EXPORT_FILE)
-        kept, position, shards = np.isin(np.load(export / "ids.npy", allow_pickle=False), job.ids), 0, []
+    def write(job: Job, folder: Path, settings: ExportSettings) -> ExportInfo:
+        container = CONTAINERS[settings.format]
+        info: ExportInfo = read_json(export / EXPORT_FILE)
+        kept, position = np.isin(np.load(export / "ids.npy", allow_pickle=False), job.ids), 0
+        shards: list[Shard] = []
         for shard in info["shards"]:
             chosen = kept[position : position + shard["samples"]]
             position += shard["samples"]

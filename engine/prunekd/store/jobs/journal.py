@@ -13,12 +13,11 @@ on after its last part.
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -64,14 +63,14 @@ class Journal:
         self._parts = folder / "parts"
         self._plan = folder / "plan.json"
 
-    def begin(self, plan: dict[str, Any]) -> None:
+    def begin(self, plan: Mapping[str, object]) -> None:
         """Empty the folder and note the plan."""
         for path in (self._parts, self.store):
             shutil.rmtree(path, ignore_errors=True)
             path.mkdir(parents=True)
         write_json(self._plan, plan)
 
-    def plan(self) -> dict[str, Any] | None:
+    def plan(self) -> dict[str, object] | None:
         """The plan of the unfinished conversion, None if there is none that can be read."""
         try:
             plan = json.loads(self._plan.read_text())

@@ -1,7 +1,6 @@
 """Settings of a conversion."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from prunekd.common.registry import unknown
 from prunekd.store.format.beton_writer import DEFAULT_PAGE_SIZE, check_page_size
@@ -46,7 +45,7 @@ class ConvertSettings:
         _within("chunk_size", self.chunk_size, 1, 1 << 20, "512 is a good choice")
         check_page_size(self.page_size)
 
-    def shaping(self) -> dict[str, Any]:
+    def shaping(self) -> dict[str, int | str]:
         """The settings on which the stored samples depend, for `store.json` and for the decision to resume."""
         values = asdict(self)
         return {name: values[name] for name in _SHAPING}

@@ -4,13 +4,51 @@ import itertools
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
+from prunekd.common.machine import available_cores
 from prunekd.store.format.index import Fingerprint, column, read_index, slices
 from prunekd.store.format.store import Split, Store
 
 PIECE = 64  # samples that a thread checks at a time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """A sample whose bytes are not those that were stored: its split, id and key, and what is wrong with it."""
+
+    split: str
+    id: int
+    key: str
+    reason: str
+
+
+def verify(
+    store: Store,
+    workers: int | None = None,
+    progress: Callable[[str, int, int], None] = lambda split, done, total: None,
+) -> list[Damage]:
+    """Compare every byte of a store with its checksums.
+
+    Args:
+        workers: threads that read and compute checksums; None for one per core.
+        progress: called with the name of a split, samples done and in all, split after split.
+
+    Raises:
+        ValueError: the index is not the one that the store was made with.
+    """
+    check_index(store)
+    found = []
+    for name, split in store.splits.items():
+        wrong = damaged(split, workers or available_cores(), lambda done, total, name=name: progress(name, done, total))  # type: ignore[misc]
+        keys = split.keys(np.array([row for row, _ in wrong], dtype=np.int64))
+        found += [
+            Damage(split=name, id=int(split.ids[row]), key=key, reason=reason)
+            for (row, reason), key in zip(wrong, keys, strict=True)
+        ]
+    return found
 
 
 def check_index(store: Store) -> None:

@@ -6,9 +6,10 @@ import os
 import threading
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from prunekd.store.format.store import SourceDescription
 
 _LAYOUT = "(n, h, w), (n, h, w, 1) or (n, h, w, 3)"
 
@@ -65,7 +66,7 @@ class Arrays:
         info = os.stat(self.path)
         return f"{info.st_size} {info.st_mtime_ns}"
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> SourceDescription:
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for split in self.splits:
             digest.update(f"\0{split} {self._names[split]}\0".encode())

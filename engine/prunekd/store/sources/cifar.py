@@ -8,10 +8,10 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from prunekd.store.format.store import SourceDescription
 from prunekd.store.sources.labels import number_labels
 from prunekd.store.sources.packed import stamp_files
 from prunekd.store.sources.safe_pickle import Pixels, load_plain
@@ -114,7 +114,7 @@ class Cifar:
     def stamp(self, split: str, start: int, stop: int) -> str:
         return stamp_files(self._folder / f"{batch}{self._layout.suffix}" for batch in self._layout.batches[split])
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> SourceDescription:
         digest = hashlib.sha256("\0".join(self.classes).encode())
         for split in self.splits:
             digest.update(f"\0{split} {self._counts[split]}\0".encode() + self._labels[split].astype("<i8").tobytes())
@@ -163,7 +163,7 @@ def _names(folder: Path, layout: _Layout) -> list[str]:
     return names
 
 
-def _pickle(path: Path) -> dict[str, Any]:
+def _pickle(path: Path) -> dict[str, object]:
     _size(path)
     values = load_plain(path)
     if not isinstance(values, dict):

@@ -2,10 +2,10 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from prunekd.store.format.store import SourceDescription
 from prunekd.store.sources.source import TRAIN, VAL, Source, stamp_rows
 
 MAX_VAL_FRACTION = 0.9
@@ -50,7 +50,7 @@ class HeldOut:
     def stamp(self, split: str, start: int, stop: int) -> str:
         return stamp_rows(self._source, TRAIN, self._rows[split][start:stop])
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> SourceDescription:
         return {**self._source.describe(), "val_fraction": self._fraction}
 
 

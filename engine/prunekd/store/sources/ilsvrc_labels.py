@@ -6,7 +6,6 @@ import io
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 TABLES = ("val_labels.csv", "val_labels.txt", "LOC_val_solution.csv")
 DEVKIT = "ILSVRC2012_devkit_t12"
@@ -79,7 +78,7 @@ def _from_devkit(ground_truth: bytes, meta: bytes, where: Path) -> dict[str, str
 def _class_numbers(meta: bytes, where: Path) -> dict[int, str]:
     """Synset by ILSVRC2012_ID. The numbers do not follow the synsets' order."""
     try:
-        scipy_io: Any = importlib.import_module("scipy.io")
+        scipy_io = importlib.import_module("scipy.io")
     except ImportError:
         raise ValueError(
             f"reading {META} needs SciPy; install it (pip install scipy) or write a file {TABLES[0]} with lines "

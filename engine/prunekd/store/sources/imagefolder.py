@@ -5,10 +5,10 @@ import os
 import stat
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from prunekd.store.format.store import SourceDescription
 from prunekd.store.sources.source import UnreadableImage
 
 # torchvision's ImageFolder takes the same ones, so that both number the images alike
@@ -77,7 +77,7 @@ class ImageFolder:
                 digest.update(f"{error.errno}\n".encode())
         return digest.hexdigest()
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> SourceDescription:
         digest = hashlib.sha256()
         for split in self.splits:
             names = "\0".join((split, str(len(self._keys[split])), *self._keys[split]))

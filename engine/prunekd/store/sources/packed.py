@@ -5,10 +5,10 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from prunekd.store.format.store import SourceDescription
 from prunekd.store.sources.imagefolder import MAX_FILE_BYTES
 from prunekd.store.sources.source import UnreadableImage
 from prunekd.store.sources.tars import Member, read_extent
@@ -118,7 +118,7 @@ class Packed:
     def stamp(self, split: str, start: int, stop: int) -> str:
         return self._pieces[split].stamp(start, stop)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> SourceDescription:
         digest = hashlib.sha256("\0".join(self.classes).encode(errors="surrogateescape"))
         for split in self.splits:
             digest.update(f"\0{split}\0".encode())

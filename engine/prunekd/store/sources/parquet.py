@@ -8,12 +8,12 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prunekd.store.format.store import SourceDescription
 from prunekd.store.sources.labels import number_labels
 from prunekd.store.sources.packed import stamp_files
 from prunekd.store.sources.shards import by_split, find_shards
@@ -77,11 +77,11 @@ class ParquetImages:
         sizes = ", ".join(f"{split} {len(labels)}" for split, labels in self._labels.items())
         return f"ParquetImages({str(self.path)!r}, {len(self.classes)} classes, {sizes})"
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         hidden = ("_groups", "_lock")  # another process reads for itself
         return {name: value for name, value in self.__dict__.items() if name not in hidden}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._open_groups()
 
@@ -106,7 +106,7 @@ class ParquetImages:
         numbers = {file for file, _ in rows.groups[first : last + 1]}
         return stamp_files(rows.files[number] for number in sorted(numbers))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> SourceDescription:
         digest = hashlib.sha256("\0".join((self._image, *self.classes)).encode())
         for split in self.splits:
             rows = self._rows[split]
@@ -154,13 +154,14 @@ def _columns(path: Path, schema: pa.Schema) -> tuple[str, str, list[str] | None]
     if image is None or label is None:
         what = "image" if image is None else "label"
         raise ValueError(f"{path} has no column that is clearly the {what}; it has {', '.join(schema.names)}")
-    names = features.get(label, {}).get("names") if isinstance(features.get(label), dict) else None
+    feature = features.get(label)
+    names = feature.get("names") if isinstance(feature, dict) else None
     if names is not None and (not isinstance(names, list) or len({*map(str, names)}) < len(names)):
         raise ValueError(f"{path} says that the classes of {label} are {names!r}; they must be different names")
     return image, label, None if names is None else [str(name) for name in names]
 
 
-def _features(schema: pa.Schema) -> dict[str, Any]:
+def _features(schema: pa.Schema) -> dict[str, object]:
     try:
         found = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError):
@@ -168,7 +169,7 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _is(features: dict[str, Any], name: str, kind: str) -> bool:
+def _is(features: dict[str, object], name: str, kind: str) -> bool:
     feature = features.get(name)
     return isinstance(feature, dict) and feature.get("_type") == kind
 

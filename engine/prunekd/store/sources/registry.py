@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from prunekd.common.registry import unknown
+from prunekd.store.format.store import SourceDescription
 from prunekd.store.sources import arrays, cifar, ilsvrc, imagefolder, parquet, webdataset
 from prunekd.store.sources.arrays import Arrays
 from prunekd.store.sources.hold_out import hold_out
@@ -92,7 +92,7 @@ def _check_there(path: Path) -> None:
         raise ValueError(f"the source {path} does not exist")
 
 
-def reopen_source(description: dict[str, Any]) -> Source:
+def reopen_source(description: SourceDescription) -> Source:
     """Open the source of a store again, given what the store keeps of it.
 
     Raises:

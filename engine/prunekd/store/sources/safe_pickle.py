@@ -8,7 +8,6 @@ NumPy's code sees a value that the file chose before it has been checked.
 import pickle
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -67,7 +66,7 @@ class _Encoded(bytes):
         """See _ArrayClass."""
 
 
-_STAND_INS: dict[tuple[str, str], Any] = {
+_STAND_INS: dict[tuple[str, str], type] = {
     ("numpy", "ndarray"): _ArrayClass,
     ("numpy", "dtype"): _Type,
     ("numpy.core.multiarray", "_reconstruct"): Pixels,
@@ -81,13 +80,13 @@ def _positive(shape: object) -> bool:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> type:
         if (module, name) not in _STAND_INS:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which plain values do not need")
         return _STAND_INS[module, name]
 
 
-def load_plain(path: Path) -> Any:
+def load_plain(path: Path) -> object:
     """The value in a pickle; arrays come as Pixels. Text of Python 2 is read as Latin-1.
 
     Raises:

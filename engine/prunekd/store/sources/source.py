@@ -6,9 +6,11 @@ is described by a dictionary that is kept in the store and suffices to open the 
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
+
+from prunekd.store.format.store import SourceDescription
 
 TRAIN, VAL = "train", "val"
 
@@ -48,7 +50,7 @@ class Source(Protocol):
     def stamp(self, split: str, start: int, stop: int) -> str:
         """A digest of when the inputs start..stop-1 were last changed, to see whether they still are the same."""
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> SourceDescription:
         """Plain values from which `reopen_source` finds the source, with a digest of its listing."""
 
 
