@@ -23,7 +23,7 @@ from prunekd.input import ViewSettings, eval_plan, open_reader
 from prunekd.models import load_trained
 from prunekd.pruning import Subset, read_subset
 from prunekd.pruning.scores import read_scores
-from prunekd.report.results import read_sweep
+from prunekd.reporting.results import read_sweep
 from prunekd.store import Store, open_store
 
 ARCHIVE = Path(__file__).with_name("v0_1_0.tar.xz")
