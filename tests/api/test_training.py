@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,14 @@ def test_a_module_is_trained_in_place_and_saved(tiny_store: Store, small: dict[s
         prunekd.train(
             tiny_store, recipe="demo", settings={**small, "epochs": 6}, out=run.path, resume="auto", device="cpu"
         )
+
+
+def test_a_run_can_be_trained_in_any_thread(tiny_store: Store, small: dict[str, object], tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(
+            prunekd.train, tiny_store, recipe="demo", settings=small, out=tmp_path / "run", device="cpu"
+        ).result()
+    assert run.top1 is not None
 
 
 def test_a_module_that_gives_no_logits_is_refused_before_training(

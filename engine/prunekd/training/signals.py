@@ -1,6 +1,7 @@
 """What a scheduler's signals ask of a run."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,7 +16,10 @@ class Requests:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Note both signals inside the block; only the main thread of a program can."""
+        """Note both signals inside the block; in a thread other than the program's main one, none can be noted."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def note(number: int, _frame: FrameType | None) -> None:
             self.save = True
