@@ -87,8 +87,8 @@ class Loader(Closing):
             fewer samples than processes; WORLD_SIZE in the environment but no process group yet.
 
     Example:
-        loader = prunekd.Loader("store", subset="half.parquet", batch_size=16, size=32, device="auto")
-        for epoch in range(2):
+        loader = prunekd.Loader("store", subset="half.parquet", batch_size=256, device="cuda")
+        for epoch in range(90):
             loader.set_epoch(epoch)
             for images, labels, ids, weights in loader:
                 print(epoch, images.shape, labels.shape, ids.tolist(), weights)
