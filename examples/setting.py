@@ -11,12 +11,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from prunekd import Loader, Store, Subset
+from prunekd import Loader, Store, Subset, convert, open_store, select
 from prunekd.input import ViewSettings
-from prunekd.pruning import select
-from prunekd.store import open_store
-from prunekd.store.jobs.convert import ConvertSettings, convert
-from prunekd.store.sources import open_source
 
 SEED = 0
 BATCH_SIZE = 32  # of all processes together
@@ -45,7 +41,7 @@ def digits_store(folder: Path) -> Store:
     arrays = {"train_images": images[:1400], "val_images": images[1400:], "classes": digits.target_names.astype(str)}
     labels = {"train_labels": digits.target[:1400], "val_labels": digits.target[1400:]}
     np.savez(folder / "digits.npz", **arrays, **labels)
-    return convert(open_source(folder / "digits.npz"), folder / "store", ConvertSettings())
+    return convert(folder / "digits.npz", folder / "store")
 
 
 def small_network(classes: int, width: int = 16) -> nn.Module:

@@ -1,7 +1,6 @@
 """The public loss module against the formula in plain PyTorch, float64."""
 
 import copy
-import doctest
 import pickle
 
 import pytest
@@ -211,11 +210,6 @@ def test_it_is_a_module_without_state_whose_statistics_move() -> None:
 def test_errors_name_the_value_and_what_would_be_right(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Distillation(**wrong)  # type: ignore[arg-type]
-
-
-def test_the_example_of_the_docstring_runs() -> None:
-    (example,) = doctest.DocTestFinder(recurse=False).find(Distillation, globs={})
-    assert doctest.DocTestRunner().run(example) == doctest.TestResults(failed=0, attempted=5)
 
 
 def test_batches_that_do_not_fit_are_named() -> None:

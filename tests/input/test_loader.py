@@ -1,7 +1,6 @@
 """The Loader: what it yields is the trainer's, and it behaves as people expect of a DataLoader."""
 
 import copy
-import doctest
 import gc
 import json
 import os
@@ -516,14 +515,6 @@ def test_corrupt_samples_are_settled_as_asked_and_counted(mixed_photos: Store, t
         assert 3 not in seen
         assert len(seen) == 40
         assert loader.reader.faults.counts == {"replaced": 1, "skipped": 0}
-
-
-def test_the_example_of_the_docstring_runs(tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "store").symlink_to(tiny_store.path)
-    weighted(tiny_store).save(tmp_path / "half.parquet")
-    (example,) = doctest.DocTestFinder(recurse=False).find(Loader, globs={})
-    assert doctest.DocTestRunner().run(example) == doctest.TestResults(failed=0, attempted=2)
 
 
 def test_it_says_what_it_is(tiny_store: Store) -> None:

@@ -39,11 +39,9 @@ class Distillation(nn.Module):
         ValueError: a value out of range, or an unknown name.
 
     Example:
-        >>> import torch
-        >>> from prunekd import Distillation
-        >>> loss_fn = Distillation(alpha=0.9, temperature=4.0)
-        >>> student, teacher = torch.randn(8, 10, requires_grad=True), torch.randn(8, 10)
-        >>> loss_fn(student, teacher, torch.arange(8)).backward()
+        loss_fn = prunekd.Distillation(alpha=0.9, temperature=4.0)
+        student, teacher = torch.randn(8, 10, requires_grad=True), torch.randn(8, 10)
+        loss_fn(student, teacher, torch.arange(8)).backward()
     """
 
     class_scale: Tensor | None

@@ -87,12 +87,11 @@ class Loader(Closing):
             fewer samples than processes; WORLD_SIZE in the environment but no process group yet.
 
     Example:
-        >>> from prunekd import Loader
-        >>> with Loader("store", subset="half.parquet", batch_size=16, size=32, device="auto") as loader:
-        ...     for epoch in range(2):
-        ...         loader.set_epoch(epoch)
-        ...         for images, labels, ids, weights in loader:
-        ...             assert images.shape == (16, 3, 32, 32)
+        loader = prunekd.Loader("store", subset="half.parquet", batch_size=256, device="cuda")
+        for epoch in range(90):
+            loader.set_epoch(epoch)
+            for images, labels, ids, weights in loader:
+                print(epoch, images.shape, labels.shape, ids.tolist(), weights)
     """
 
     def __init__(
