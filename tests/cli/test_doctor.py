@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import llvmlite
 import pytest
 import torch
 from click.testing import CliRunner
 
+from prunekd._native.libjpeg import bound
 from prunekd.cli import main
 
 
@@ -27,6 +29,30 @@ def test_what_is_installed_is_found_with_its_version() -> None:
     assert found["GPU"]["found"] == torch.cuda.is_available()
     assert found["JPEG decoder"]["found"]
     assert found["kernels: torch"]["found"]
+
+
+@pytest.mark.parametrize(
+    ("switch", "llvmlite_version", "detail", "remedy"),
+    [
+        ("auto", None, "decoded alone, by Pillow's libjpeg", ""),
+        ("0", None, "whole images are decoded, at twice the cost: PRUNEKD_NATIVE=0", ""),
+        ("off", None, "PRUNEKD_NATIVE is 'off'; it must be 0", ""),
+        ("auto", "0.44.0", "twice the cost: llvmlite is 0.44.0", "pip install --upgrade numba"),
+        ("1", "0.44.0", "PRUNEKD_NATIVE is 1, but llvmlite is 0.44.0", "pip install --upgrade numba"),
+    ],
+)
+def test_how_crops_are_decoded_and_why(
+    monkeypatch: pytest.MonkeyPatch, switch: str, llvmlite_version: str | None, detail: str, remedy: str
+) -> None:
+    monkeypatch.setenv("PRUNEKD_NATIVE", switch)
+    if llvmlite_version is not None:
+        monkeypatch.setattr(llvmlite, "__version__", llvmlite_version)
+    bound.cache_clear()
+    crops = examined()["JPEG crops"]
+    bound.cache_clear()
+    assert detail in str(crops["detail"])
+    assert crops["found"] == detail.startswith("decoded alone")
+    assert crops["remedy"] == remedy
 
 
 def test_pypis_apex_is_told_from_nvidias(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

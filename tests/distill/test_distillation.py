@@ -1,6 +1,7 @@
 """The public loss module against the formula in plain PyTorch, float64."""
 
 import copy
+import doctest
 import pickle
 
 import pytest
@@ -11,8 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import prunekd
-from prunekd import Distillation
+from distill.caches import cached_teacher
+from prunekd import Distillation, Loader
 from prunekd.distill import OBJECTIVES, ObjectiveSettings, SoftLabels, create_objective
+from prunekd.input import ViewSettings
+from prunekd.store import Store
 
 
 def batch(seed: int = 0, rows: int = 8, classes: int = 10) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -126,6 +130,31 @@ def test_soft_labels_and_mixed_labels_are_taken() -> None:
     torch.testing.assert_close(loss_fn(student, teacher, mixed), loss_fn(student, teacher, labels))
 
 
+def test_cached_soft_labels_belong_to_the_crops_that_a_replaying_loader_shows(tiny_store: Store) -> None:
+    view = ViewSettings(kind="random_resized_crop", size=12)
+    layer = nn.Linear(3 * 12 * 12, 4)
+
+    def network(images: Tensor) -> Tensor:
+        return layer(images.flatten(1).float() / 255)
+
+    cached = cached_teacher(tiny_store, network, view)
+    common = {"batch_size": 16, "view": view, "seed": 8, "dtype": torch.uint8, "workers": 1}
+    with (
+        Loader(tiny_store, **common, replay=cached.replay) as loader,  # type: ignore[arg-type]
+        Loader(tiny_store, **common) as other,  # type: ignore[arg-type]
+    ):
+        for epoch in range(4):
+            for batch, plain in zip(loader, other, strict=True):
+                targets = cached.lookup(batch.ids, cached.view_index_for(epoch))
+                online = network(batch.images)
+                torch.testing.assert_close(targets.logits.float(), online, rtol=2e-3, atol=2e-3)
+                student = torch.zeros_like(online)
+                found, expected = (Distillation()(student, t, batch.labels) for t in (targets, online))
+                torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-4)
+                assert torch.equal(batch.ids, plain.ids)  # the order is the Loader's own
+                assert not torch.equal(batch.images, plain.images)
+
+
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_the_teacher_may_be_left_out_only_if_it_has_no_say(objective: str) -> None:
     student, _, labels, weights = batch()
@@ -182,6 +211,11 @@ def test_it_is_a_module_without_state_whose_statistics_move() -> None:
 def test_errors_name_the_value_and_what_would_be_right(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Distillation(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_example_of_the_docstring_runs() -> None:
+    (example,) = doctest.DocTestFinder(recurse=False).find(Distillation, globs={})
+    assert doctest.DocTestRunner().run(example) == doctest.TestResults(failed=0, attempted=5)
 
 
 def test_batches_that_do_not_fit_are_named() -> None:

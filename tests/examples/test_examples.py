@@ -6,10 +6,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from distill.caches import cached_teacher
 from prunekd import Loader
+from prunekd.distill import CachedTeacher
 from prunekd.input import ViewSettings
 from prunekd.pruning import select
 from prunekd.store import Store
@@ -76,12 +80,16 @@ def test_examples_are_short() -> None:
         assert len(path.read_text().splitlines()) <= (90 if path.stem == "setting" else 80), path.name
 
 
-def test_the_loop_of_the_docs_runs(tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loops_of_the_docs_run(tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "store").symlink_to(tiny_store.path)
     select(tiny_store, "random", keep=0.5).save(tmp_path / "half.parquet")
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/loops.md").read_text(), flags=re.DOTALL)
-    names: dict[str, object] = {}
-    exec(compile(block, "loops.md", "exec"), names)
-    assert isinstance(names["loader"], Loader)
-    assert names["loader"].epoch == 2
+    loop, replay = re.findall(r"```python\n(.*?)```", (ROOT / "docs/loops.md").read_text(), flags=re.DOTALL)
+    view = ViewSettings(kind="center", size=32)
+    names: dict[str, Any] = {"view": view}
+    exec(compile(loop, "loops.md", "exec"), names)
+    cached = cached_teacher(tiny_store, lambda images: torch.zeros(len(images), 10), view)
+    monkeypatch.setattr(CachedTeacher, "open", lambda path, store: cached)
+    exec(compile(replay, "loops.md", "exec"), names)
+    assert names["loader"].epoch == names["replaying"].epoch == 2
+    assert names["targets"].logits.shape == (16, 10)

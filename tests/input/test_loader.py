@@ -1,12 +1,14 @@
 """The Loader: what it yields is the trainer's, and it behaves as people expect of a DataLoader."""
 
 import copy
+import doctest
 import gc
 import json
 import os
 import pickle
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +218,13 @@ def test_set_epoch_while_iterating_is_for_the_next_iteration(tiny_store: Store) 
         assert found == first
         assert loader.state_dict()["epoch"] == 6
         assert ids_of(loader) == sixth
+
+
+def test_the_view_may_change_between_epochs(tiny_store: Store) -> None:
+    with load(tiny_store) as loader:
+        for size in (8, 16):
+            loader.view = replace(loader.view, size=size)
+            assert {batch.images.shape for batch in loader} == {(8, 3, size, size)}
 
 
 def test_subsets_come_as_objects_paths_and_ids_in_their_order_when_not_shuffled(
@@ -507,6 +516,14 @@ def test_corrupt_samples_are_settled_as_asked_and_counted(mixed_photos: Store, t
         assert 3 not in seen
         assert len(seen) == 40
         assert loader.reader.faults.counts == {"replaced": 1, "skipped": 0}
+
+
+def test_the_example_of_the_docstring_runs(tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "store").symlink_to(tiny_store.path)
+    weighted(tiny_store).save(tmp_path / "half.parquet")
+    (example,) = doctest.DocTestFinder(recurse=False).find(Loader, globs={})
+    assert doctest.DocTestRunner().run(example) == doctest.TestResults(failed=0, attempted=2)
 
 
 def test_it_says_what_it_is(tiny_store: Store) -> None:

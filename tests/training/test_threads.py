@@ -28,7 +28,7 @@ def simulate(chooser: ThreadChooser, seconds_of: Callable[[float], dict[int, flo
 
 def test_a_quiet_machine_uses_all_threads_and_measures_once() -> None:
     used = simulate(ThreadChooser([2, 1]), lambda now: QUIET, 600)
-    assert used.count(1) == 3
+    assert used.count(1) == 5  # two to warm up, three timed
     assert used[-1] == 2
 
 
@@ -87,7 +87,8 @@ def test_threads_are_torchs_during_a_step_and_the_decision_is_logged(
             assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
-    assert seen[:3] == [2, 2, 2]
+    assert seen[:4] == [1, 1, 2, 1]
+    assert seen.count(2) == 2  # then it is hopeless
     assert seen[-4:] == [1, 1, 1, 1]
     assert told == ["OpenMP threads: 1, 210 ms a step against 1600 ms with 2; other processes seem to use this machine"]
 

@@ -1,6 +1,5 @@
 """Find out what is installed on this machine and what is missing."""
 
-import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -93,7 +92,7 @@ def _decoder() -> list[Finding]:
     whole = _package("JPEG decoder", "simplejpeg", "simplejpeg", "pip install simplejpeg")
     if _import_problem("prunekd._native.libjpeg"):  # it needs torch, which is spoken of already
         return [whole]
-    from prunekd._native.libjpeg import SWITCH, Library, library
+    from prunekd._native.libjpeg import Library, library
 
     try:
         found = library()
@@ -103,8 +102,8 @@ def _decoder() -> list[Finding]:
         crops = Finding(name="JPEG crops", found=True, detail=f"decoded alone, by Pillow's {found.path.name}")
     else:
         detail = f"whole images are decoded, at twice the cost: {found}"
-        switched = os.environ.get(SWITCH, "auto") != "auto"
-        remedy = "" if switched else "pip install --force-reinstall pillow"
+        packages = {"llvmlite": "--upgrade numba", "libjpeg": "--force-reinstall pillow"}
+        remedy = next((f"pip install {package}" for word, package in packages.items() if word in found), "")
         crops = Finding(name="JPEG crops", found=False, detail=detail, remedy=remedy)
     return [whole, crops]
 

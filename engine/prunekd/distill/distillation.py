@@ -40,6 +40,7 @@ class Distillation(nn.Module):
 
     Example:
         >>> import torch
+        >>> from prunekd import Distillation
         >>> loss_fn = Distillation(alpha=0.9, temperature=4.0)
         >>> student, teacher = torch.randn(8, 10, requires_grad=True), torch.randn(8, 10)
         >>> loss_fn(student, teacher, torch.arange(8)).backward()

@@ -3,9 +3,10 @@
 import hashlib
 import os
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,8 +38,9 @@ class Loader(Closing):
     - ids: int64 (B,), always on the CPU.
 
     Each iteration is one epoch, with an order and crops of its own: epoch e shows what epoch e of `prunekd train` shows
-    with the same seed, view and subset, if the recipe's batch_size is `batch_size` x world size. Iterating again begins
-    the next epoch; `set_epoch` chooses another, from the next iteration on. A loop may be left at any time.
+    with the same seed, view and subset, if the recipe's batch_size is `batch_size` x world size and no dynamic policy
+    chooses the samples. Iterating again begins the next epoch; `set_epoch` chooses another, from the next iteration on.
+    A loop may be left at any time.
 
     Processes share an epoch: `rank` and `world_size` come from torch.distributed when an iteration begins. So pass the
     Loader to no function that shards a DataLoader (Accelerate's `prepare` leaves it alone).
@@ -69,12 +71,15 @@ class Loader(Closing):
         dtype: float32, bfloat16, float16, or uint8 for pixels that are not normalized.
         mean, std: three numbers each in units of [0, 1] pixel values; ImageNet's by default.
         on_error: what happens with a corrupt sample: `raise`, `replace` it by a kept one of its class, or `skip` it.
+        replay: `CachedTeacher.replay`, for the views that cached soft labels were made on; those of a batch are then
+            `cached.lookup(batch.ids, cached.view_index_for(epoch))`.
         rank, world_size: this process among those that share an epoch; None asks torch.distributed.
 
     Attributes:
         reader: the open Reader, with its counters `bytes_read`, `payload_bytes` and `faults`.
         ids: int64 (n,), the samples of an epoch of all processes.
         epoch: the one that the next iteration shows.
+        view: may be replaced between iterations, for instance by a larger one (progressive resolution).
 
     Raises:
         ValueError: a value out of range, a subset of another store, or a reader that is not installed. When an
@@ -82,9 +87,12 @@ class Loader(Closing):
             fewer samples than processes; WORLD_SIZE in the environment but no process group yet.
 
     Example:
-        >>> with Loader("store", subset="half.parquet", batch_size=256, device="cuda") as loader:
-        ...     for epoch in range(90):
-        ...         for images, labels, ids, weights in loader: ...
+        >>> from prunekd import Loader
+        >>> with Loader("store", subset="half.parquet", batch_size=16, size=32, device="auto") as loader:
+        ...     for epoch in range(2):
+        ...         loader.set_epoch(epoch)
+        ...         for images, labels, ids, weights in loader:
+        ...             assert images.shape == (16, 3, 32, 32)
     """
 
     def __init__(
@@ -107,11 +115,12 @@ class Loader(Closing):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         on_error: str = "raise",
+        replay: Callable[[EpochPlan, int], EpochPlan] | None = None,
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
         self.store = store if isinstance(store, Store) else open_store(store)
-        self.batch_size, self.seed = int(batch_size), int(seed)
+        self.batch_size, self.seed = index(batch_size), index(seed)
         self.shuffle = split == "train" if shuffle is None else shuffle
         self.drop_last = self.shuffle if drop_last is None else drop_last
         self.view = resolve_view(split, size, view)
@@ -119,13 +128,15 @@ class Loader(Closing):
         self.dtype, self.mean, self.std = dtype, tuple(mean), tuple(std)
         check_options(self.batch_size, self.seed, dtype, self.mean, self.std, rank, world_size)
         self._given_world = rank, world_size
+        self._replay = replay
         self._split = self.store.split(split)
         self.ids, self._weights = self._samples(subset)
         on_gpu = self.device.type == "cuda"
         self._pin = resolve_pin(pin, on_gpu)
-        self.reader: Reader = open_reader(
-            reader, self.store, split, workers=workers, pin=self._pin and on_gpu, on_error=on_error
-        )
+        with torch.cuda.device(self.device) if on_gpu else nullcontext():  # dali decodes on the current GPU
+            self.reader: Reader = open_reader(
+                reader, self.store, split, workers=workers, pin=self._pin and on_gpu, on_error=on_error
+            )
         self._process = os.getpid()
         self._next = self._position = (0, 0)  # epoch and batches of it handed out: of the next iteration, and now
         self._running: object | None = None  # the iteration that was begun last, until it ends
@@ -187,7 +198,7 @@ class Loader(Closing):
 
     def _plan(self, epoch: int, first: int) -> EpochPlan:
         rank, world_size = self._world()
-        return train_plan(
+        plan = train_plan(
             self._split,
             ids=self.ids,
             weights=self._weights,
@@ -201,6 +212,7 @@ class Loader(Closing):
             shuffle=self.shuffle,
             drop_last=self.drop_last,
         )
+        return plan if self._replay is None else self._replay(plan, epoch)
 
     def _finished(self, batch: Batch) -> Batch:
         """A reader's batch as this Loader yields it, in memory that no later batch is written to."""

@@ -88,6 +88,13 @@ class Sweep:
     facts: Mapping[str, Any]
     processes: tuple[Mapping[str, Number], ...] = ()
 
+    def __repr__(self) -> str:
+        keeps = ", ".join(f"{keep:g}" for keep in self.facts["keeps"])
+        return (
+            f"Sweep({str(self.path)!r}, {len(self.runs)} of {self.planned} runs: {', '.join(self.facts['arms'])} "
+            f"at keep {keeps})"
+        )
+
     @property
     def planned(self) -> int:
         """Runs the sweep was to have."""

@@ -42,7 +42,7 @@ class ThreadChooser:
 
     def __init__(self, candidates: Sequence[int]) -> None:
         self._candidates = tuple(candidates)
-        self.threads = self._candidates[0]
+        self.threads = self._candidates[-1]  # until it is known what more of them cost
         self._warm_up = WARM_UP
         self._probe: list[int] = []  # numbers of threads still to be timed
         self._times: dict[int, list[float]] = {}
