@@ -1,6 +1,7 @@
 """Teachers from paths, modules and open ones."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -97,3 +98,16 @@ def test_a_device_that_is_not_one_is_named(
 ) -> None:
     with pytest.raises(ValueError, match="it must be auto, cpu, cuda"):
         prunekd.open_teacher(teacher_run.path, tiny_store, device=device)
+
+
+def test_a_module_wrapped_for_several_processes_is_refused(tiny_store: Store, tmp_path: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(wrong_classes())
+        with pytest.raises(ValueError, match=r"give the module itself \(module\.module\)"):
+            prunekd.open_teacher(wrapped, tiny_store, mean=HALF, std=HALF, classes="abcdefg", device="cpu")
+        with pytest.raises(ValueError, match="the student is wrapped"):
+            prunekd.train(tiny_store, recipe="demo", model=wrapped, out=tmp_path / "run")
+        assert torch.distributed.is_initialized()
+    finally:
+        torch.distributed.destroy_process_group()

@@ -148,11 +148,12 @@ def test_a_module_that_gives_no_logits_is_refused_before_training(
         ({"subset": np.array([0, 0])}, "named more than once"),
         ({"reader": "nativ"}, "did you mean 'native'"),
         ({"labels": "nowhere"}, "make soft labels with"),
+        ({"device": "tpu"}, "it must be auto, cpu, cuda"),
     ],
 )
 def test_what_does_not_fit_is_named(tiny_store: Store, tmp_path: Path, more: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        prunekd.train(tiny_store, recipe="demo", out=tmp_path / "run", device="cpu", **more)  # type: ignore[arg-type]
+        prunekd.train(tiny_store, recipe="demo", out=tmp_path / "run", **{"device": "cpu", **more})  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
 
 

@@ -195,7 +195,7 @@ def command(
         )
         if dry_run:
             estimated = forecast(settings, store, out=out, device=device)
-            emit(_values(estimated), as_json, _table(estimated))
+            emit(estimated.to_dict(), as_json, _table(estimated))
             return
         with SweepView(out.name) as view:
             found = run_sweep(
@@ -233,22 +233,6 @@ def _line(result: dict[str, Any]) -> str:
         f"{result['name']}: top-1 {result['top1']:.2%}, {result['train_seconds']:.1f} s training, "
         f"{result['images_per_second']:.0f} images/s"
     )
-
-
-def _values(found: "Forecast") -> dict[str, object]:
-    rows = [
-        {
-            "name": item.run.name,
-            "epochs": item.run.epochs,
-            "samples": item.samples,
-            "train_seconds": item.train_seconds,
-            "eval_seconds": item.eval_seconds,
-        }
-        for item in found.runs
-    ]
-    return {
-        "runs": rows, "once": found.once, "seconds": found.seconds, "finished": found.finished, "note": found.note,
-    }  # fmt: skip
 
 
 def _table(found: "Forecast") -> str:

@@ -1,8 +1,9 @@
 """What the engine uses of torch and Numba that they do not document, gathered here.
 
 Each function says what it does, with which versions it was seen working, and what happens where it is gone. Modules are
-imported in the functions, so that a use of one does not import the others. `prunekd_kernels` keeps a list of its own.
-Of FFCV more is used than it documents, in `input/readers/ffcv_*.py`; setup.py therefore allows one version of it.
+imported in the functions, so that a use of one does not import the others. `prunekd_kernels/_private_options.py` is the
+same for the kernels. Of FFCV more is used than it documents (`input/readers/ffcv_*.py`), and setup.py therefore allows
+one version of it.
 """
 
 import logging

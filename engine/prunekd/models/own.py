@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 OWN = "module:"  # before the class name, where a model card or a run names an architecture
 
@@ -19,6 +20,8 @@ def check_logits(module: nn.Module, num_classes: int, size: int, role: str) -> N
     Args:
         role: what the message calls it.
     """
+    if isinstance(module, DistributedDataParallel):
+        raise ValueError(f"{role} is wrapped in DistributedDataParallel; give the module itself (module.module)")
     training = {part: part.training for part in module.modules()}
     parameter = next(module.parameters(), torch.zeros(0))
     example = torch.zeros(2, 3, size, size, device=parameter.device, dtype=parameter.dtype)

@@ -53,6 +53,21 @@ class Forecast:
         """Of everything together."""
         return sum(item.train_seconds + item.eval_seconds for item in self.runs) + sum(self.once.values())
 
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        runs = [
+            {
+                "name": item.run.name,
+                "epochs": item.run.epochs,
+                "samples": item.samples,
+                "train_seconds": item.train_seconds,
+                "eval_seconds": item.eval_seconds,
+            }
+            for item in self.runs
+        ]
+        totals = {"seconds": self.seconds, "finished": self.finished, "note": self.note}
+        return {"runs": runs, "once": self.once, **totals}
+
 
 def forecast(
     spec: SweepSpec,
