@@ -107,7 +107,8 @@ def constant_when_compiled(function: Callable[P, R]) -> Callable[P, R]:
 
 def _missing(package: str, what: str, remedy: str = "numba 0.62 to 0.68 or pass backend='torch'") -> PrivateOptionError:
     try:
-        installed = version(package)
+        # of torch as a constant, for torch.compile traces this function and 2.7 cannot trace a look at packages
+        installed = torch.__version__ if package == "torch" else version(package)
     except PackageNotFoundError:
         installed = "(unknown version)"
     return PrivateOptionError(

@@ -12,16 +12,17 @@ from prunekd_kernels._private_options import PrivateOptionError
 numba = pytest.importorskip("numba")
 
 
-def _first_of_larger(a, b):
-    larger = a
-    for i in range(b.size):  # a row that changes hands is counted
-        larger = larger if larger[i] > b[i] else b
-    return larger[0]
+def _sum_of_both(a, b):
+    total = 0.0
+    for row in (a, b):  # arrays in a tuple are counted, with Numba 0.62 as with 0.68
+        for value in row:
+            total += value
+    return total
 
 
 def test_no_array_is_reference_counted():
     arrays = np.ones(3), np.zeros(3)
-    counted, uncounted = numba.njit(_first_of_larger), _private_options.jit_without_reference_counts(_first_of_larger)
+    counted, uncounted = numba.njit(_sum_of_both), _private_options.jit_without_reference_counts(_sum_of_both)
     ir = []
     for function in (counted, uncounted):
         function.compile(tuple(numba.typeof(array) for array in arrays))
@@ -35,7 +36,7 @@ def test_a_numba_without_the_option_is_named(monkeypatch):
 
     monkeypatch.delattr(DefaultOptions, "_nrt")
     with pytest.raises(PrivateOptionError, match=rf"numba {numba.__version__}.*_nrt.*backend='torch'"):
-        _private_options.jit_without_reference_counts(_first_of_larger)
+        _private_options.jit_without_reference_counts(_sum_of_both)
 
 
 def test_wide_vectors_are_asked_of_llvm():
@@ -61,6 +62,9 @@ def test_a_pytorch_that_ignores_the_mark_is_named(monkeypatch):
     monkeypatch.setattr(_backends.resolved_name, "_dynamo_marked_constant", False)
     student, labels = torch.randn(3, 5), torch.zeros(3, dtype=torch.long)
     compiled = torch.compile(kd_loss, fullgraph=True, backend="eager")
-    with pytest.raises(Exception, match=f"torch {torch.__version__.split('+')[0]}.*_dynamo_marked_constant"):
+    version = torch.__version__.split("+")[0]
+    # torch 2.7 tells the class of an exception in compiled code, not its message
+    told = "PrivateOptionError" if version.startswith("2.7.") else f"torch {version}.*_dynamo_marked_constant"
+    with pytest.raises(Exception, match=told):
         compiled(student, student, labels, alpha=0.5, temperature=1.0)
     torch._dynamo.reset()
