@@ -207,7 +207,7 @@ def contenders(store: Store, out: Path, teacher: str, student: str, options: arg
     def ours(compiled: str) -> OnlineTeacher:
         settings = TeacherSettings(dtype=torch.bfloat16, device=device, channels_last=None, compile=compiled)
         made = OnlineTeacher(copy.deepcopy(model), card, settings)
-        made.prepare(batches(1, options.batch_size, options.size, device)[0].images, 10**6, print)
+        made.prepare(batches(1, options.batch_size, options.size, device)[0].images, 10**6)
         return made
 
     plain = Ours(spec("plain"), world)

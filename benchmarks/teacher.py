@@ -47,7 +47,7 @@ def our_teacher(
     """Ours, prepared for these images, and the seconds that took."""
     started = time.perf_counter()
     teacher = OnlineTeacher(model, card, TeacherSettings(device=device, channels_last=None, compile=compile))
-    teacher.prepare(images, 1, lambda line: print(f"  {line}"))
+    teacher.prepare(images, 1)
     return teacher, time.perf_counter() - started
 
 

@@ -77,6 +77,18 @@ def test_bf16_teacher_drifts_little() -> None:
     assert (half.float() - exact).abs().max() < 0.05 * exact.abs().max()
 
 
+def test_pixels_and_normalized_images_are_told_apart() -> None:
+    teacher = OnlineTeacher(
+        lived_in(create_model("cifar_resnet8", 4, seed=0)), CARD, TeacherSettings(dtype=torch.float32)
+    )
+    pixels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8).to(memory_format=torch.channels_last)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (CARD.mean, CARD.std))
+    normalized = (pixels / 255 - mean) / std
+    torch.testing.assert_close(teacher.from_normalized(normalized), teacher(pixels), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"torch\.float32; a teacher takes uint8 pixels .*from_normalized"):
+        teacher(normalized)
+
+
 def test_class_count_and_class_names_must_be_the_stores() -> None:
     teacher = OnlineTeacher(create_model("cifar_resnet8", 4, seed=0), CARD, TeacherSettings())
     teacher.check_fits(("a", "b", "c", "d"))

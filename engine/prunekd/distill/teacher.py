@@ -216,6 +216,11 @@ class OnlineTeacher:
         return pays
 
     def _input(self, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8:
+            raise ValueError(
+                f"the images are {images.dtype}; a teacher takes uint8 pixels (`Loader(dtype=torch.uint8)`), or with "
+                "`from_normalized` images that are normalized with its own mean and std, card.mean and card.std"
+            )
         return to_input(images, self.card.mean, self.card.std, self.dtype)
 
     def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
