@@ -146,7 +146,8 @@ def test_unreadable_inputs_are_quarantined_with_reasons_and_ids_keep_their_place
     }
     for name, data in bad.items():
         (source / "train" / name).write_bytes(data)
-    result = CliRunner().invoke(main, ["convert", str(source), str(tmp_path / "store"), "--json"])
+    words = ["convert", str(source), "--max-quarantined", "34%"]
+    result = CliRunner().invoke(main, [*words, str(tmp_path / "store"), "--json"])
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     listed = {item["key"].split("train/")[-1]: item["reason"] for item in told["quarantined"]}
@@ -156,7 +157,7 @@ def test_unreadable_inputs_are_quarantined_with_reasons_and_ids_keep_their_place
     assert len(split) == 8
     all_ids = {f"{f.parent.name}/{f.name}": i for i, f in enumerate(sorted((source / "train").rglob("*.jpg")))}
     assert split.ids.tolist() == sorted(i for name, i in all_ids.items() if name not in bad)
-    plain = CliRunner().invoke(main, ["convert", str(source), str(tmp_path / "again")])
+    plain = CliRunner().invoke(main, [*words, str(tmp_path / "again")])
     assert "quarantined: 4 unreadable" in plain.stdout
 
 

@@ -30,11 +30,12 @@ class SourceDescription(_Input, total=False):
     """What samples came from, enough to find it again.
 
     Always: its kind, its path, and a digest of its listing. Of image folders: folders, by split. Of a source with a
-    part held out: val_fraction.
+    part held out: val_fraction. Where the user said what is which split: layout.
     """
 
     folders: dict[str, str]
     val_fraction: float
+    layout: dict[str, str | bool]
 
 
 class Parent(TypedDict, total=False):

@@ -22,7 +22,7 @@ from prunekd.store.format.beton_writer import BetonWriter, Rows
 from prunekd.store.format.index import SCHEMA, Fingerprint, column, write_index
 from prunekd.store.format.store import STORE_FILE, STORE_VERSION, Store, StoreInfo, index_path, open_store, partial_path
 from prunekd.store.jobs.journal import HOW, Journal, Part, check_target, naming
-from prunekd.store.jobs.outcomes import Outcome, outcomes, thread_pool
+from prunekd.store.jobs.outcomes import Outcome, cannot_read, outcomes, thread_pool
 from prunekd.store.jobs.settings import ConvertSettings
 from prunekd.store.jobs.subset_spec import SubsetSpec
 from prunekd.store.sources.source import Source, stamp_rows
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 __all__ = ["ConvertSettings", "Progress", "SubsetSpec", "convert"]
 
 Progress = Callable[[int, int, int], None]
+LISTED = 3  # unreadable inputs named in an error
 
 
 def convert(
@@ -56,8 +57,9 @@ def convert(
 
     Raises:
         ValueError: the target exists and is not to be replaced, samples to keep are not there, or not one input of a
-            split could be read.
-        OSError: it cannot be written (disk full); the message names the file and what to do.
+            split could be read, or more inputs are unreadable than `max_quarantined` allows.
+        OSError: it cannot be written (disk full), or the storage of the source failed; the message names the file and
+            what to do. What was converted is kept.
         RuntimeError: another process is converting to the same target.
     """
     target, settings = Path(target).absolute(), settings or ConvertSettings()
@@ -134,7 +136,21 @@ class _Conversion:
         return []
 
     def _stamp(self, split: str, start: int, stop: int) -> str:
-        return stamp_rows(self.source, split, self.ids[split][start:stop])
+        try:
+            return stamp_rows(self.source, split, self.ids[split][start:stop])
+        except OSError as error:
+            raise cannot_read(f"the inputs {start} to {stop - 1} of {split}", error) from error
+
+    def _check_quarantined(self, split: str, found: list[dict[str, str]]) -> None:
+        """Raise ValueError if so many inputs are unreadable that something else is wrong than some of them."""
+        count, allowed = len(found), self.settings.allowed(len(self.ids[split]))
+        if count > allowed:
+            first = "; ".join(f"{one['key']}: {one['reason']}" for one in found[:LISTED])
+            raise ValueError(
+                f"{count} of the {len(self.ids[split])} inputs of {split} cannot be read so far, and at most {allowed} "
+                f"may be (max_quarantined {_share(self.settings.max_quarantined)}): {first}; mend the source, or allow "
+                "more with --max-quarantined 10% (a share) or 100 (a count); what is converted so far is kept"
+            )
 
     def _write_split(self, split: str, parts: list[Part], pool: ThreadPoolExecutor) -> None:
         """Convert what `parts` does not cover yet; appends to it."""
@@ -146,11 +162,13 @@ class _Conversion:
             BetonWriter(beton, capacity=total, page_size=self.settings.page_size, cursor=cursor) as writer,
             ThreadPoolExecutor(1, "convert-commit") as committer,  # the disk takes a chunk while the next one is made
         ):
+            found = [one for part in parts for one in part.quarantined]
+            self._check_quarantined(split, found)
             stream = outcomes(self.source, split, self.ids[split][start:], self.settings, pool)
             committed: Future[None] | None = None
             while start < total:
                 stop = min(start + self.settings.chunk_size, total)
-                table, part = self._write_chunk(split, start, stop, stream, writer)
+                table, part = self._write_chunk(split, start, stop, stream, writer, found)
                 if committed is not None:
                     committed.result()
                 committed = committer.submit(self._commit, writer, split, len(parts), table, part)
@@ -164,17 +182,25 @@ class _Conversion:
         self.journal.add(split, number, table, part)
 
     def _write_chunk(
-        self, split: str, start: int, stop: int, stream: Iterator[Outcome], writer: BetonWriter
+        self,
+        split: str,
+        start: int,
+        stop: int,
+        stream: Iterator[Outcome],
+        writer: BetonWriter,
+        found: list[dict[str, str]],
     ) -> tuple[pa.Table, Part]:
+        """Write the inputs start..stop-1; adds those that are unreadable to `found`, the ones before them."""
         rows: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
         how = dict.fromkeys(HOW, 0)
-        quarantined = []
+        before = len(found)
         for _ in range(start, stop):
             outcome = next(stream)
             if outcome.sample is None:
                 key = outcome.key.encode(errors="backslashreplace").decode()
-                quarantined.append({"split": split, "key": key, "reason": outcome.reason})
+                found.append({"split": split, "key": key, "reason": outcome.reason})
                 self.quarantined += 1
+                self._check_quarantined(split, found)
             else:
                 sample = outcome.sample
                 values = (
@@ -194,7 +220,7 @@ class _Conversion:
             rows=table.num_rows,
             bytes=int(column(table, "size").sum()),
             how=how,
-            quarantined=quarantined,
+            quarantined=found[before:],
             stamp=self._stamp(split, start, stop),
         )
         return table, part
@@ -271,6 +297,10 @@ def _counts(parts: list[Part]) -> dict[str, int]:
         **{name: sum(part.how[name] for part in parts) for name in HOW},
         "quarantined": sum(len(part.quarantined) for part in parts),
     }
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.4g}%" if isinstance(value, float) else str(value)
 
 
 def _silent(*_: object) -> None:
