@@ -23,6 +23,7 @@ from prunekd.store.format.index import SCHEMA, Fingerprint, column, write_index
 from prunekd.store.format.store import STORE_FILE, STORE_VERSION, Store, StoreInfo, index_path, open_store, partial_path
 from prunekd.store.jobs.journal import HOW, Journal, Part, check_target, naming
 from prunekd.store.jobs.outcomes import Outcome, cannot_read, outcomes, thread_pool
+from prunekd.store.jobs.quarantine import check_quarantined
 from prunekd.store.jobs.settings import ConvertSettings
 from prunekd.store.jobs.subset_spec import SubsetSpec
 from prunekd.store.sources.source import Source, stamp_rows
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 __all__ = ["ConvertSettings", "Progress", "SubsetSpec", "convert"]
 
 Progress = Callable[[int, int, int], None]
-LISTED = 3  # unreadable inputs named in an error
 
 
 def convert(
@@ -91,7 +91,7 @@ class _Conversion:
         if subset is not None:
             self.ids[subset.split] = subset.ids.astype(np.int64)
         self.total = sum(map(len, self.ids.values()))
-        self.done = self.quarantined = 0
+        self.done = self.quarantined = self.written = 0
 
     def run(self) -> None:
         """Fill the journal's `store` folder."""
@@ -118,6 +118,7 @@ class _Conversion:
                 parts = {split: self.journal.parts(split) for split in parts}
                 changed = self._changed_inputs(parts)
             if not changed:
+                self.written = sum(part.bytes for done in parts.values() for part in done)
                 self.done = sum(part.stop - part.start for done in parts.values() for part in done)
                 self.quarantined = sum(len(part.quarantined) for done in parts.values() for part in done)
                 logger.info(f"resuming an interrupted conversion: {self.done} of {self.total} inputs are done")
@@ -141,29 +142,18 @@ class _Conversion:
         except OSError as error:
             raise cannot_read(f"the inputs {start} to {stop - 1} of {split}", error) from error
 
-    def _check_quarantined(self, split: str, found: list[dict[str, str]]) -> None:
-        """Raise ValueError if so many inputs are unreadable that something else is wrong than some of them."""
-        count, allowed = len(found), self.settings.allowed(len(self.ids[split]))
-        if count > allowed:
-            first = "; ".join(f"{one['key']}: {one['reason']}" for one in found[:LISTED])
-            raise ValueError(
-                f"{count} of the {len(self.ids[split])} inputs of {split} cannot be read so far, and at most {allowed} "
-                f"may be (max_quarantined {_share(self.settings.max_quarantined)}): {first}; mend the source, or allow "
-                "more with --max-quarantined 10% (a share) or 100 (a count); what is converted so far is kept"
-            )
-
     def _write_split(self, split: str, parts: list[Part], pool: ThreadPoolExecutor) -> None:
         """Convert what `parts` does not cover yet; appends to it."""
         total = len(self.ids[split])
         start, cursor = (parts[-1].stop, parts[-1].cursor) if parts else (0, None)
         beton = self.journal.beton(split)
         with (
-            naming(beton),
+            naming(beton, needed=lambda: self._bytes_left(total - start)),
             BetonWriter(beton, capacity=total, page_size=self.settings.page_size, cursor=cursor) as writer,
             ThreadPoolExecutor(1, "convert-commit") as committer,  # the disk takes a chunk while the next one is made
         ):
             found = [one for part in parts for one in part.quarantined]
-            self._check_quarantined(split, found)
+            check_quarantined(split, found, len(self.ids[split]), self.settings)
             stream = outcomes(self.source, split, self.ids[split][start:], self.settings, pool)
             committed: Future[None] | None = None
             while start < total:
@@ -176,6 +166,10 @@ class _Conversion:
                 start = stop
             if committed is not None:
                 committed.result()
+
+    def _bytes_left(self, inputs: int) -> int:
+        """An estimate of the bytes that so many inputs take, from those that were read; 0 if there are none."""
+        return inputs * self.written // self.done if self.done else 0
 
     def _commit(self, writer: BetonWriter, split: str, number: int, table: pa.Table, part: Part) -> None:
         writer.sync()
@@ -200,9 +194,10 @@ class _Conversion:
                 key = outcome.key.encode(errors="backslashreplace").decode()
                 found.append({"split": split, "key": key, "reason": outcome.reason})
                 self.quarantined += 1
-                self._check_quarantined(split, found)
+                check_quarantined(split, found, len(self.ids[split]), self.settings)
             else:
                 sample = outcome.sample
+                self.written += len(sample.payload)
                 values = (
                     *(outcome.id, outcome.key, outcome.label, writer.append(sample.payload), len(sample.payload)),
                     *(sample.mode, sample.width, sample.height, outcome.checksum),
@@ -297,10 +292,6 @@ def _counts(parts: list[Part]) -> dict[str, int]:
         **{name: sum(part.how[name] for part in parts) for name in HOW},
         "quarantined": sum(len(part.quarantined) for part in parts),
     }
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.4g}%" if isinstance(value, float) else str(value)
 
 
 def _silent(*_: object) -> None:
