@@ -25,6 +25,7 @@ VERBS = {
 
 
 def run(verb: str, store: Path, tmp_path: Path) -> str:
+    (tmp_path / "none.parquet").touch()
     words = [word.format(tmp=tmp_path) for word in VERBS[verb]]
     result = CliRunner().invoke(main, [verb, str(store), *words])
     assert result.exit_code == 2, result.output
