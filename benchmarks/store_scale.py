@@ -81,7 +81,7 @@ def make_store(folder: Path, samples: int, keep: float = 1.0) -> None:
         "fingerprint": fingerprint.hexdigest(),
         "classes": [f"class {k}" for k in range(CLASSES)],
         "splits": {"train": {"samples": len(ids), "bytes": int(sizes[ids].sum())}},
-        "source": {},
+        "source": {"kind": "benchmark", "path": str(folder), "listing": ""},
         "settings": {},
         "ignored": {},
         "quarantined": [],

@@ -1,6 +1,7 @@
 """`prunekd inspect` through click's runner, on every kind of thing."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -185,3 +186,26 @@ def test_a_subset_with_another_store_or_its_scores_is_refused(tiny_store, files,
         assert result.exit_code == 2
         assert str(tiny_store.path) in result.stderr
         assert str(other.path) in result.stderr
+
+
+@pytest.mark.parametrize("columns", [40, 60, 79])
+def test_narrow_terminals_get_rows_one_below_the_other(tiny_store, monkeypatch, columns):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    result = inspect(tiny_store.path)
+    assert result.exit_code == 0, result.stderr
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in result.stdout.splitlines()]
+    assert all(len(line) <= columns for line in lines)
+    for name, value in {
+        "per class": "24 to 24",
+        "samples": "96",
+        "width (median)": "12",
+        "payload": "40.5 KiB",
+    }.items():
+        assert any(re.fullmatch(rf"{re.escape(name)} +{value}", line) for line in lines), name
+
+
+def test_wide_terminals_keep_the_table(tiny_store, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "130")
+    assert "width (median)" in next(line for line in inspect(tiny_store.path).stdout.splitlines() if "samples" in line)

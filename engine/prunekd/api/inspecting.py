@@ -16,7 +16,7 @@ from prunekd.pruning.prefix import prefix
 from prunekd.pruning.scores.table import Scores, as_scores
 from prunekd.pruning.subset import Subset, as_subset, read_subset
 from prunekd.reporting.run_folder import RunFacts, read_run_folder
-from prunekd.store.format.store import STORE_FILE
+from prunekd.store.format.store import STORE_FILE, missing, partial_path
 from prunekd.store.jobs.compaction_cost import CompactionCost, compaction_cost
 from prunekd.store.jobs.facts import StoreFacts, store_facts
 from prunekd.store.jobs.verify import verify as verify_store
@@ -35,6 +35,8 @@ def kind_of(path: str | Path) -> Kind:
     """
     path = Path(path)
     if not path.exists():
+        if partial_path(path).exists():  # a path that does not exist has a name
+            raise ValueError(missing(path))
         raise ValueError(f"{path} does not exist; inspect takes {KINDS}")
     if path.is_dir():
         if (path / STORE_FILE).exists():

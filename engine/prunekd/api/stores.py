@@ -19,7 +19,8 @@ from prunekd.store.jobs.export import export as export_samples
 from prunekd.store.jobs.export_job import Progress as ExportProgress
 from prunekd.store.jobs.settings import ConvertSettings
 from prunekd.store.jobs.subset_spec import SubsetSpec
-from prunekd.store.sources import Source, open_source, recognise_source
+from prunekd.store.sources import Layout, Source, open_source, recognise_source
+from prunekd.store.sources.found import check_classes, found_lines
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,10 @@ def convert(
     mode: str = "auto",
     quality: int = 95,
     val_fraction: float = 0.0,
+    train_split: str | None = None,
+    val_split: str | None = None,
+    label_names: bool = False,
+    max_quarantined: float = 0.01,
     subset: AnySubset | None = None,
     rank: bool = False,
     workers: int | None = None,
@@ -73,6 +78,11 @@ def convert(
         mode: auto (JPEG stays JPEG, other images are raw up to 64 pixels), jpeg or raw.
         quality: JPEG quality of what must be encoded, 1 to 100.
         val_fraction: hold this fraction of each class out as `val`.
+        train_split: name of the folder (for shards: a word in the file names) of the training split, where it is not
+            one of the usual names. "." means that every folder of `source` is a class.
+        val_split: the same for the validation split; "none" leaves it out.
+        label_names: labels of shards are class names, even if some look like numbers.
+        max_quarantined: unreadable inputs allowed in each split: a float is a share, rounded up, an int a count.
         subset: convert only these samples, and all of the other splits: a Subset, its file, or ids of `train`, int64
             (k,), which are positions in the source's order.
         rank: store the samples of `subset` in its order, as `compact` does.
@@ -82,16 +92,27 @@ def convert(
             conversion had done.
 
     Raises:
-        ValueError: no such source, a store that exists, a setting out of range, or a subset of another source.
-        OSError: the store cannot be written (disk full); the message names the file and what to do.
+        ValueError: no such source, one with a single class, a store that exists, a setting out of range, a subset of
+            another source, or more unreadable inputs than `max_quarantined`.
+        OSError: the store cannot be written (disk full), or the source went away; the message names the file and what
+            to do. What was converted is kept.
         RuntimeError: another process is converting to the same folder.
 
     Example:
         store = prunekd.convert("photos", "photos-store", max_side=64)
         print(store.classes, store.counts, store.quarantined)
     """
-    opened = _open_source(source, kind, val_fraction)
-    settings = ConvertSettings(max_side=max_side, mode=mode, quality=quality, workers=workers or 0, overwrite=overwrite)
+    settings = ConvertSettings(
+        max_side=max_side,
+        mode=mode,
+        quality=quality,
+        workers=workers or 0,
+        overwrite=overwrite,
+        max_quarantined=max_quarantined,
+    )
+    layout = Layout(train_split=train_split, val_split=val_split, label_names=label_names)
+    opened = _open_source(source, kind, val_fraction, layout)
+    check_classes(opened)
     spec = None
     if subset is not None:
         spec = _subset_spec(subset, opened, settings, rank)
@@ -100,18 +121,21 @@ def convert(
     return convert_source(opened, store, settings, progress, spec)
 
 
-def _open_source(source: Source | str | Path, kind: str, val_fraction: float) -> Source:
+def _open_source(source: Source | str | Path, kind: str, val_fraction: float, layout: Layout) -> Source:
     if not isinstance(source, str | Path):
-        if kind != "auto" or val_fraction:
+        if kind != "auto" or val_fraction or layout.says:
             raise ValueError(
-                f"kind {kind!r} and val_fraction {val_fraction:g} say how to open a path, and the source is open "
-                "already; give its path, or leave them out"
+                f"kind {kind!r}, val_fraction {val_fraction:g} and {layout.says or 'split names'} say how to open a "
+                "path, and the source is open already; give its path, or leave them out"
             )
         return source
     if kind == "auto":
         kind, reason = recognise_source(Path(source).absolute())
         logger.info(f"{source} is read as {kind} ({reason}); --source says otherwise")
-    return open_source(source, kind, val_fraction)
+    opened = open_source(source, kind, val_fraction, layout)
+    for line in found_lines(opened):
+        logger.info(line)
+    return opened
 
 
 def _subset_spec(subset: AnySubset, source: Source, settings: ConvertSettings, rank: bool) -> SubsetSpec:

@@ -10,6 +10,23 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from errno import (
+    EACCES,
+    EDQUOT,
+    EEXIST,
+    EIO,
+    EISDIR,
+    ELOOP,
+    EMFILE,
+    ENAMETOOLONG,
+    ENOENT,
+    ENOSPC,
+    ENOTCONN,
+    ENOTDIR,
+    EPERM,
+    EROFS,
+    ESTALE,
+)
 from importlib import import_module
 from typing import Any
 
@@ -73,9 +90,37 @@ class Verbs(click.Group):
         except ValueError as error:
             raise _Failure(str(error), 2) from error
         except (OSError, RuntimeError) as error:
-            raise _Failure(str(error) or type(error).__name__, 1) from error
+            raise _Failure(_told(error), 1) from error
         except KeyboardInterrupt:
             raise _Failure("interrupted", 1) from None
+
+
+_REMEDIES = {
+    EACCES: "change its permissions, or run as a user who has them",
+    EPERM: "change its permissions, or run as a user who has them",
+    EROFS: "choose a folder on storage that can be written to",
+    ENOENT: "check the path",
+    ENOTDIR: "a part of the path is a file; check the path",
+    EISDIR: "it is a folder; name a file",
+    EEXIST: "choose another name",
+    ELOOP: "it is a link to itself; remove it",
+    ENAMETOOLONG: "choose a shorter name",
+    ENOSPC: "make room, or choose another disk",
+    EDQUOT: "the quota is used up: make room, or choose another disk",
+    EIO: "the storage failed: see the system's log (dmesg)",
+    ESTALE: "the storage went away: mount it again",
+    ENOTCONN: "the storage went away: mount it again",
+    EMFILE: "raise the limit of open files (ulimit -n)",
+}
+
+
+def _told(error: Exception) -> str:
+    """An error in words: of the system's errors the file, what is wrong with it, and what to do."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error) or type(error).__name__
+    files = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    remedy = _REMEDIES.get(error.errno, "--debug shows where it arose")
+    return f"{files or 'a file'}: {error.strerror or error}; {remedy}"
 
 
 class _Lines(logging.Handler):

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from prunekd.common.ledger import Ledger
 
-STORE = click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
+STORE = click.argument("store", type=click.Path(path_type=Path))  # open_store says what is wrong with it
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 WORKERS = click.option("--workers", type=click.IntRange(min=1), help="Decoding threads [default: one per core].")

@@ -17,8 +17,10 @@ from prunekd.reporting.run_folder import RunFacts
 from prunekd.store import Store
 from prunekd.store.jobs.compaction_cost import CompactionCost, ReaderCost
 from prunekd.store.jobs.facts import StoreFacts
+from prunekd.store.jobs.room import human_bytes as _bytes
 
 LONGEST = 20  # rows of a list shown in full
+NARROW = 80  # columns; in fewer, a table that does not fit is shown row by row
 
 
 def render(facts: object, path: Path | None = None) -> str:
@@ -36,7 +38,11 @@ def render(facts: object, path: Path | None = None) -> str:
         color_system="auto" if console.is_terminal else None,
     )
     for table in _tables(facts, path):
-        drawn.print(table)
+        too_wide = (
+            table.show_header
+            and drawn.measure(table, options=drawn.options.update(max_width=1000)).maximum > drawn.width
+        )
+        drawn.print(_stacked(table) if too_wide and drawn.width < NARROW else table)
     assert isinstance(drawn.file, io.StringIO)
     return "\n".join(line.rstrip() for line in drawn.file.getvalue().splitlines()).strip("\n")
 
@@ -96,7 +102,7 @@ def _compacted(store: Store) -> dict[str, str]:
     if store.compacted is None:
         return {}
     parent, split = store.compacted["parent"], store.compacted["split"]
-    return {"compacted from": f"{parent['path']} ({parent['samples']:,} samples in {split})"}
+    return {"compacted from": f"{parent.get('path', 'a store')} ({store.whole(split):,} samples in {split})"}
 
 
 def _compaction(cost: CompactionCost) -> Iterable[Table]:
@@ -267,6 +273,19 @@ def _grid(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> T
     return table
 
 
+def _stacked(table: Table) -> Table:
+    """The rows of a table one below the other, each as `column value` lines."""
+    stacked = Table(title=table.title, title_justify="left", title_style="bold", show_header=False, box=None)
+    stacked.add_column(style="cyan", overflow="fold")
+    stacked.add_column(overflow="fold")
+    for number, cells in enumerate(zip(*(column.cells for column in table.columns), strict=True)):
+        if number:
+            stacked.add_row("", "")
+        for column, cell in zip(table.columns, cells, strict=True):
+            stacked.add_row(column.header, cell)
+    return stacked
+
+
 def _plain(value: object) -> str:
     """A value in one line: mappings as `name value` pairs, nested ones as JSON."""
     if isinstance(value, dict):
@@ -301,14 +320,6 @@ def _number(value: object) -> str:
 def _listed(values: Sequence[object], limit: int) -> str:
     text = ", ".join(str(value) for value in values[:limit])
     return text if len(values) <= limit else f"{text} and {len(values) - limit} more"
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def _range(spread: Distribution, form: str = "{:.0f}") -> str:

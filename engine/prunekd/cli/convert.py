@@ -33,6 +33,15 @@ WAYS = {"verbatim": "byte for byte", "encoded": "re-encoded", "raw": "raw pixels
 )
 @click.option("--quality", default=95, show_default=True, help="JPEG quality of what must be encoded.")
 @click.option("--val-fraction", default=0.0, help="Hold this fraction of each class out as `val`.")
+@click.option("--train-split", help="Folder of the training split (in shards a word of the file names); `.`: SOURCE.")
+@click.option("--val-split", help="The same for the validation split; `none` leaves it out.")
+@click.option("--label-names", is_flag=True, help="Labels of shards are class names, even if some look like numbers.")
+@click.option(
+    "--max-quarantined",
+    default="1%",
+    show_default=True,
+    help="Unreadable inputs allowed in each split, as a share (1%, rounded up) or a count; more are an error.",
+)
 @click.option(
     "--subset",
     "subset_file",
@@ -51,6 +60,10 @@ def command(
     mode: str,
     quality: int,
     val_fraction: float,
+    train_split: str | None,
+    val_split: str | None,
+    label_names: bool,
+    max_quarantined: str,
     subset_file: Path | None,
     rank: bool,
     overwrite: bool,
@@ -88,6 +101,10 @@ def command(
             mode=mode,
             quality=quality,
             val_fraction=val_fraction,
+            train_split=train_split,
+            val_split=val_split,
+            label_names=label_names,
+            max_quarantined=_share_or_count(max_quarantined),
             subset=subset_file,
             rank=rank,
             workers=workers,
@@ -106,6 +123,14 @@ def command(
         "ignored": made.ignored,
     }
     emit(summary, as_json, _text(made, seconds, rate))
+
+
+def _share_or_count(text: str) -> float:
+    """`1%` and `0.01` are the share 0.01, `20` is the count 20."""
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        raise ValueError(f"--max-quarantined is {text!r}; give a share, such as 1%, or a count, such as 20") from None
 
 
 def _text(made: "Store", seconds: float, rate: float) -> str:

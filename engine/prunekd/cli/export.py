@@ -94,4 +94,11 @@ def _summary(out: Path, info: "ExportInfo") -> str:
         parts.append(f"{len(info['shards'])} containers, each with DALI's index; label: {info['label']}")
     if "files" in info:
         parts.append(f"{', '.join(info['files'])}; label: {info['label']}")
+    if info.get("empty_classes"):
+        empty = info["empty_classes"]
+        parts.append(
+            f"{len(empty)} classes without images ({empty[0]}, ...) have an empty folder, so that the others keep "
+            "their labels: torchvision's ImageFolder needs allow_empty=True, timm needs --class-map "
+            f"{out / info['class_map']}"
+        )
     return "\n".join(parts)

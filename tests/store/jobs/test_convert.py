@@ -1,8 +1,10 @@
 """Conversion: what goes in comes out, what cannot is listed, and nothing is half done."""
 
+import errno
 import io
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -21,6 +23,7 @@ from PIL import Image, ImageOps
 from prunekd.cli import main
 from prunekd.store import open_store
 from prunekd.store.format.beton import MODE_JPEG, MODE_RAW
+from prunekd.store.format.beton_writer import BetonWriter
 from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
 from support import write_arrays
@@ -146,7 +149,8 @@ def test_unreadable_inputs_are_quarantined_with_reasons_and_ids_keep_their_place
     }
     for name, data in bad.items():
         (source / "train" / name).write_bytes(data)
-    result = CliRunner().invoke(main, ["convert", str(source), str(tmp_path / "store"), "--json"])
+    words = ["convert", str(source), "--max-quarantined", "34%"]
+    result = CliRunner().invoke(main, [*words, str(tmp_path / "store"), "--json"])
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     listed = {item["key"].split("train/")[-1]: item["reason"] for item in told["quarantined"]}
@@ -156,7 +160,7 @@ def test_unreadable_inputs_are_quarantined_with_reasons_and_ids_keep_their_place
     assert len(split) == 8
     all_ids = {f"{f.parent.name}/{f.name}": i for i, f in enumerate(sorted((source / "train").rglob("*.jpg")))}
     assert split.ids.tolist() == sorted(i for name, i in all_ids.items() if name not in bad)
-    plain = CliRunner().invoke(main, ["convert", str(source), str(tmp_path / "again")])
+    plain = CliRunner().invoke(main, [*words, str(tmp_path / "again")])
     assert "quarantined: 4 unreadable" in plain.stdout
 
 
@@ -248,6 +252,30 @@ def test_a_full_disk_is_told_and_the_conversion_goes_on_later(tmp_path: Path) ->
     assert not (tmp_path / "store").exists()
     store = convert(open_source(source), tmp_path / "store", ConvertSettings(page_size=1 << 21))
     assert len(store.split("train")) == 20
+
+
+def test_a_full_disk_is_told_with_what_is_needed_and_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_source(write_arrays(tmp_path / "a.npz", train=40))
+    append, written = BetonWriter.append, []
+
+    def full(self: BetonWriter, payload: bytes) -> int:
+        if len(written) == 10:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(len(payload))
+        return append(self, payload)
+
+    monkeypatch.setattr(BetonWriter, "append", full)
+    settings = ConvertSettings(chunk_size=5)
+    with pytest.raises(
+        OSError, match=r"cannot write .*/train.beton: No space left on device \(about .* free\)"
+    ) as caught:
+        convert(source, tmp_path / "store", settings)
+    needed = re.search(r"about ([0-9.]+) KiB are needed, [0-9.]+ .?i?B are free", str(caught.value))
+    assert needed is not None
+    left = 30 * written[0] / 1024
+    assert left <= float(needed[1]) + 0.1 <= 1.2 * left
+    monkeypatch.undo()
+    assert len(convert(source, tmp_path / "store", settings).split("train")) == 40
 
 
 def test_an_existing_store_is_not_replaced_unless_asked(tmp_path: Path) -> None:

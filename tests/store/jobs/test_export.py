@@ -1,8 +1,11 @@
 """Exports read back by those they are for: DALI's readers, torchvision, and parsers written from the formats' texts."""
 
+import errno
 import io
+import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -12,17 +15,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from timm.data.readers.class_map import load_class_map
+from timm.data.readers.reader_image_folder import find_images_and_targets
 from torchvision.datasets import ImageFolder
 
+from prunekd.cli import main
+from prunekd.cli.export import _summary
 from prunekd.common.files import read_json
 from prunekd.store import Store, open_store
 from prunekd.store.format.crc import CRC32C, crc32c
-from prunekd.store.jobs.containers import MAGIC, Exported, add_recordio
+from prunekd.store.jobs.containers import CONTAINERS, MAGIC, Exported, add_recordio
 from prunekd.store.jobs.convert import ConvertSettings, convert
-from prunekd.store.jobs.export import CONTAINERS, FORMATS, ExportSettings, class_folders, export
+from prunekd.store.jobs.export import FORMATS, ExportSettings, class_folders, export
+from prunekd.store.jobs.room import human_bytes
 from prunekd.store.sources import open_source
 from support import require, write_arrays
 
@@ -275,9 +284,110 @@ def test_a_folder_keeps_the_numbers_of_classes_that_lost_their_samples(photos: S
         assert_pixels(photos, np.array([int(Path(path).stem)]), [np.asarray(Image.open(path).convert("RGB"))])
 
 
+def test_a_class_map_gives_other_readers_the_same_numbers(photos: Store, tmp_path: Path) -> None:
+    kept = KEPT[KEPT // 8 != 1]
+    info = export(photos, kept, tmp_path / "out", ExportSettings(format="folder"))
+    assert info["empty_classes"] == [photos.classes[1]]
+    classes = load_class_map(info["class_map"], str(tmp_path / "out"))
+    found, _ = find_images_and_targets(str(tmp_path / "out"), class_to_idx=classes)
+    assert {int(Path(path).stem): label for path, label in found} == {k: k // 8 for k in kept.tolist()}
+    assert list(classes) == info["folders"] == list(photos.classes)
+    told = CliRunner().invoke(
+        main, ["export", str(photos.path), "--format", "folder", "--out", str(tmp_path / "all"), "--json"]
+    )
+    assert json.loads(told.stdout)["empty_classes"] == []
+
+
+def test_the_verb_says_which_classes_are_empty(photos: Store, tmp_path: Path) -> None:
+    info = export(photos, np.arange(8), tmp_path / "out", ExportSettings(format="folder"))
+    text = _summary(tmp_path / "out", info)
+    assert f"{len(photos.classes) - 1} classes without images (class 1, ...) have an empty folder" in text
+    assert f"--class-map {tmp_path / 'out' / 'classes.txt'}" in text
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from prunekd.store import open_store
+from prunekd.store.jobs.export import ExportSettings, export
+def progress(done, total):
+    if done == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+export(open_store(sys.argv[1]), np.arange(6), sys.argv[2], ExportSettings(format="folder"), progress=progress)
+"""
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next_one(photos: Store, tmp_path: Path) -> None:
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", KILLED, str(photos.path), str(tmp_path / "out")])
+        assert done.returncode == -signal.SIGKILL
+        assert [path.name for path in tmp_path.iterdir()] == [".out.export"]
+    export(photos, np.arange(6), tmp_path / "out", ExportSettings(format="folder"))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert len(list((tmp_path / "out").rglob("*.*g"))) == 6
+
+
+def test_two_exports_to_one_target_do_not_mix(photos: Store, tmp_path: Path) -> None:
+    def again(done: int, total: int) -> None:
+        with pytest.raises(RuntimeError, match="another export is writing"):
+            export(photos, np.arange(4), tmp_path / "out", ExportSettings(format="folder"))
+
+    export(photos, np.arange(6), tmp_path / "out", ExportSettings(format="folder"), progress=again)
+    assert np.load(tmp_path / "out/ids.npy").tolist() == list(range(6))
+
+
+def test_a_full_disk_is_told_with_what_is_needed(
+    photos: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    needed = human_bytes(int(photos.split("train").sizes[photos.split("train").rows(KEPT)].sum()))
+    with pytest.raises(
+        OSError, match=rf"cannot export to .*/out: .*No space left .*about {needed} are needed, .* free"
+    ):
+        export(photos, KEPT, tmp_path / "out", ExportSettings(format="folder"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shards": [{"file": "../x.tfrecord", "samples": 10}]}, "a list of {file, samples}"),
+        ({"shards": [{"file": "train-00000.tfrecord", "samples": 9}]}, "another number of samples"),
+        ({"shards": 7}, "a list of {file, samples}"),
+        ({"store": None}, "'store' must be a map"),
+        ({"format": 3}, "lacks the format"),
+        ({"samples": 3}, "another number of samples"),
+    ],
+)
+def test_damaged_exports_are_named(photos: Store, tmp_path: Path, change: dict[str, object], message: str) -> None:
+    settings_ = ExportSettings(format="tfrecord")
+    info = export(photos, np.arange(10), tmp_path / "ten", settings_)
+    (tmp_path / "ten/export.json").write_text(json.dumps({**info, **change}))
+    with pytest.raises(ValueError, match=rf"export.json is damaged: .*{message}"):
+        export(photos, np.arange(4), tmp_path / "out", settings_, containers=tmp_path / "ten")
+    np.save(tmp_path / "ten/ids.npy", np.zeros(10))
+    (tmp_path / "ten/export.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match="must hold different ids"):
+        export(photos, np.arange(4), tmp_path / "out", settings_, containers=tmp_path / "ten")
+
+
 @pytest.mark.parametrize(
     "classes",
-    [["cat", "ant"], ["a/b", "c"], ["..", "x"], ["a", "a"], ["", "b"], ["a", "ids.npy"], [str(k) for k in range(12)]],
+    [
+        ["a\nb", "c"],
+        ["a ", "b"],
+        ["a", "classes.txt"],
+        ["cat", "ant"],
+        ["a/b", "c"],
+        ["..", "x"],
+        ["a", "a"],
+        ["", "b"],
+        ["a", "ids.npy"],
+        [str(k) for k in range(12)],
+    ],
 )
 def test_folders_of_odd_class_names_sort_as_the_classes(classes: list[str]) -> None:
     names = class_folders(classes)

@@ -172,7 +172,7 @@ def test_every_file_ends_in_the_store_or_in_the_list_of_refused_ones(tmp_path: P
         path = tmp_path / "data" / "a" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    store = convert(open_source(tmp_path / "data"), tmp_path / "store")
+    store = convert(open_source(tmp_path / "data"), tmp_path / "store", ConvertSettings(max_quarantined=1.0))
     assert sorted(store.split("train").keys()) == sorted(f"a/{name}" for name in ODD)
     refused = {entry["key"]: entry["reason"] for entry in store.quarantined}
     assert set(refused) == {f"a/{name}" for name in files} - {f"a/{name}" for name in ODD}

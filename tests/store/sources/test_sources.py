@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 
-from prunekd.store.jobs.convert import convert
+from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source, reopen_source
 from prunekd.store.sources.hold_out import hold_out
 from support import write_arrays
@@ -58,7 +58,7 @@ def test_inputs_that_cannot_be_opened_are_quarantined_not_lost(tmp_path: Path) -
     (tmp_path / "data/a/dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
     os.mkfifo(tmp_path / "data/a/pipe.jpg")
     (tmp_path / "data/a" / os.fsdecode(b"latin\xe9.jpg")).write_bytes((tmp_path / "data/a/1.jpg").read_bytes())
-    store = convert(open_source(tmp_path / "data"), tmp_path / "store")
+    store = convert(open_source(tmp_path / "data"), tmp_path / "store", ConvertSettings(max_quarantined=3))
     reasons = {entry["key"]: entry["reason"] for entry in store.quarantined}
     assert set(reasons) == {"a/dangling.jpg", "a/pipe.jpg", "a/latin\\udce9.jpg"}
     assert "No such file" in reasons["a/dangling.jpg"]

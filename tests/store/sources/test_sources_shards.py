@@ -78,7 +78,7 @@ def test_samples_are_whole_or_counted_and_dangerous_ones_are_quarantined(tmp_pat
             add_bytes(tar, name, data)
         add_bytes(tar, "link.jpg", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd")
         add_bytes(tar, "link.cls", b"1")
-    store = convert(open_source(tmp_path / "a.tar"), tmp_path / "store", ConvertSettings())
+    store = convert(open_source(tmp_path / "a.tar"), tmp_path / "store", ConvertSettings(max_quarantined=3))
     split = store.split("train")
     assert dict(zip(split.keys(), split.labels.tolist(), strict=True)) == {"x/10.png": 0, "x/2.jpg": 1}
     assert {entry["key"] for entry in store.quarantined} == {"../../up.jpg", "/abs.jpg", "link.jpg"}
@@ -168,7 +168,7 @@ def test_rows_without_an_image_and_damaged_groups_are_quarantined(tmp_path: Path
     data = bytearray(path.read_bytes())
     data[chunk.data_page_offset : chunk.data_page_offset + 30] = bytes([255]) * 30
     path.write_bytes(data)
-    store = convert(open_source(path), tmp_path / "store", ConvertSettings())
+    store = convert(open_source(path), tmp_path / "store", ConvertSettings(max_quarantined=5))
     assert store.split("train").ids.tolist() == [0, 6, 7, 8]
     reasons = [entry["reason"] for entry in store.quarantined]
     assert ["no bytes" in reason for reason in reasons] == [True, True, False, False, False]

@@ -121,7 +121,7 @@ def test_dangerous_members_are_quarantined_and_nothing_is_unpacked(tmp_path: Pat
     (tmp_path / "in").mkdir()
     (tmp_path / "in/ILSVRC2012_img_train.tar").write_bytes(tar_bytes({"n1.tar": inner.getvalue()}))
     before = sorted(tmp_path.rglob("*"))
-    store = convert(open_source(tmp_path / "in"), tmp_path / "store", ConvertSettings())
+    store = convert(open_source(tmp_path / "in"), tmp_path / "store", ConvertSettings(max_quarantined=3))
     assert sorted(p for p in tmp_path.rglob("*") if "store" not in p.relative_to(tmp_path).parts) == before
     assert store.split("train").keys() == ["n1/a.JPEG"]
     reasons = {entry["key"]: entry["reason"] for entry in store.quarantined}

@@ -22,7 +22,8 @@ from prunekd.store.format.beton_writer import BetonWriter, Rows
 from prunekd.store.format.index import SCHEMA, Fingerprint, column, write_index
 from prunekd.store.format.store import STORE_FILE, STORE_VERSION, Store, StoreInfo, index_path, open_store, partial_path
 from prunekd.store.jobs.journal import HOW, Journal, Part, check_target, naming
-from prunekd.store.jobs.outcomes import Outcome, outcomes, thread_pool
+from prunekd.store.jobs.outcomes import Outcome, cannot_read, outcomes, thread_pool
+from prunekd.store.jobs.quarantine import check_quarantined
 from prunekd.store.jobs.settings import ConvertSettings
 from prunekd.store.jobs.subset_spec import SubsetSpec
 from prunekd.store.sources.source import Source, stamp_rows
@@ -56,8 +57,9 @@ def convert(
 
     Raises:
         ValueError: the target exists and is not to be replaced, samples to keep are not there, or not one input of a
-            split could be read.
-        OSError: it cannot be written (disk full); the message names the file and what to do.
+            split could be read, or more inputs are unreadable than `max_quarantined` allows.
+        OSError: it cannot be written (disk full), or the storage of the source failed; the message names the file and
+            what to do. What was converted is kept.
         RuntimeError: another process is converting to the same target.
     """
     target, settings = Path(target).absolute(), settings or ConvertSettings()
@@ -89,7 +91,7 @@ class _Conversion:
         if subset is not None:
             self.ids[subset.split] = subset.ids.astype(np.int64)
         self.total = sum(map(len, self.ids.values()))
-        self.done = self.quarantined = 0
+        self.done = self.quarantined = self.written = 0
 
     def run(self) -> None:
         """Fill the journal's `store` folder."""
@@ -116,6 +118,7 @@ class _Conversion:
                 parts = {split: self.journal.parts(split) for split in parts}
                 changed = self._changed_inputs(parts)
             if not changed:
+                self.written = sum(part.bytes for done in parts.values() for part in done)
                 self.done = sum(part.stop - part.start for done in parts.values() for part in done)
                 self.quarantined = sum(len(part.quarantined) for done in parts.values() for part in done)
                 logger.info(f"resuming an interrupted conversion: {self.done} of {self.total} inputs are done")
@@ -134,7 +137,10 @@ class _Conversion:
         return []
 
     def _stamp(self, split: str, start: int, stop: int) -> str:
-        return stamp_rows(self.source, split, self.ids[split][start:stop])
+        try:
+            return stamp_rows(self.source, split, self.ids[split][start:stop])
+        except OSError as error:
+            raise cannot_read(f"the inputs {start} to {stop - 1} of {split}", error) from error
 
     def _write_split(self, split: str, parts: list[Part], pool: ThreadPoolExecutor) -> None:
         """Convert what `parts` does not cover yet; appends to it."""
@@ -142,15 +148,17 @@ class _Conversion:
         start, cursor = (parts[-1].stop, parts[-1].cursor) if parts else (0, None)
         beton = self.journal.beton(split)
         with (
-            naming(beton),
+            naming(beton, needed=lambda: self._bytes_left(total - start)),
             BetonWriter(beton, capacity=total, page_size=self.settings.page_size, cursor=cursor) as writer,
             ThreadPoolExecutor(1, "convert-commit") as committer,  # the disk takes a chunk while the next one is made
         ):
+            found = [one for part in parts for one in part.quarantined]
+            check_quarantined(split, found, len(self.ids[split]), self.settings)
             stream = outcomes(self.source, split, self.ids[split][start:], self.settings, pool)
             committed: Future[None] | None = None
             while start < total:
                 stop = min(start + self.settings.chunk_size, total)
-                table, part = self._write_chunk(split, start, stop, stream, writer)
+                table, part = self._write_chunk(split, start, stop, stream, writer, found)
                 if committed is not None:
                     committed.result()
                 committed = committer.submit(self._commit, writer, split, len(parts), table, part)
@@ -159,24 +167,37 @@ class _Conversion:
             if committed is not None:
                 committed.result()
 
+    def _bytes_left(self, inputs: int) -> int:
+        """An estimate of the bytes that so many inputs take, from those that were read; 0 if there are none."""
+        return inputs * self.written // self.done if self.done else 0
+
     def _commit(self, writer: BetonWriter, split: str, number: int, table: pa.Table, part: Part) -> None:
         writer.sync()
         self.journal.add(split, number, table, part)
 
     def _write_chunk(
-        self, split: str, start: int, stop: int, stream: Iterator[Outcome], writer: BetonWriter
+        self,
+        split: str,
+        start: int,
+        stop: int,
+        stream: Iterator[Outcome],
+        writer: BetonWriter,
+        found: list[dict[str, str]],
     ) -> tuple[pa.Table, Part]:
+        """Write the inputs start..stop-1; adds those that are unreadable to `found`, the ones before them."""
         rows: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
         how = dict.fromkeys(HOW, 0)
-        quarantined = []
+        before = len(found)
         for _ in range(start, stop):
             outcome = next(stream)
             if outcome.sample is None:
                 key = outcome.key.encode(errors="backslashreplace").decode()
-                quarantined.append({"split": split, "key": key, "reason": outcome.reason})
+                found.append({"split": split, "key": key, "reason": outcome.reason})
                 self.quarantined += 1
+                check_quarantined(split, found, len(self.ids[split]), self.settings)
             else:
                 sample = outcome.sample
+                self.written += len(sample.payload)
                 values = (
                     *(outcome.id, outcome.key, outcome.label, writer.append(sample.payload), len(sample.payload)),
                     *(sample.mode, sample.width, sample.height, outcome.checksum),
@@ -194,7 +215,7 @@ class _Conversion:
             rows=table.num_rows,
             bytes=int(column(table, "size").sum()),
             how=how,
-            quarantined=quarantined,
+            quarantined=found[before:],
             stamp=self._stamp(split, start, stop),
         )
         return table, part

@@ -6,26 +6,30 @@ renamed, so it is whole or absent, and nothing is overwritten.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import ENOSPC
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 
-from prunekd.common.files import read_json, sync_file, sync_folder, write_json
+from prunekd.common.files import sync_file, sync_folder, write_json
+from prunekd.common.lock import locked
 from prunekd.common.registry import unknown
 from prunekd.store.format.store import Store
 from prunekd.store.jobs.containers import CONTAINERS, Container
+from prunekd.store.jobs.export_info import EXPORT_FILE, VERSION, ExportInfo, Shard, in_containers, read_export
 from prunekd.store.jobs.export_job import Job, Progress
+from prunekd.store.jobs.room import room_left
 
 LABELS = ("class", "id")
-EXPORT_FILE = "export.json"
-VERSION = 1
-OWN_FILES = (EXPORT_FILE, "file_list.txt", "ids.npy", "labels.npy", "weights.npy")
+CLASS_MAP = "classes.txt"
+OWN_FILES = (EXPORT_FILE, CLASS_MAP, "file_list.txt", "ids.npy", "labels.npy", "weights.npy")
 SHARD_BYTES = 1 << 30
+_NOT_IN_NAMES = r"[/\0\r\n]"  # of folders; a line end would split a line of the class map
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,42 +67,6 @@ class ExportSettings:
             raise ValueError(f"links are for the format folder, not {self.format}")
 
 
-class StoreName(TypedDict):
-    """Which store an export was made of."""
-
-    path: str
-    fingerprint: str
-
-
-class Shard(TypedDict):
-    """One container of an export: its file name and how many samples it, or its index, holds."""
-
-    file: str
-    samples: int
-
-
-class ExportInfo(TypedDict, total=False):
-    """What export.json says.
-
-    Always: version, format, store, split, samples, classes, subset (provenance of the ids, or None), label (what the
-    readers see: `class`, `id`, or None for none). Of lists and folders: files, folders. Of containers: shards, and
-    containers, the folder of the export whose containers are linked to.
-    """
-
-    version: int
-    format: str
-    store: StoreName
-    split: str
-    samples: int
-    classes: list[str]
-    subset: dict[str, object] | None
-    label: str | None
-    files: list[str]
-    folders: list[str]
-    shards: list[Shard]
-    containers: str
-
-
 def export(
     store: Store,
     ids: np.ndarray,
@@ -124,14 +92,15 @@ def export(
     Raises:
         ValueError: the target exists, ids that are not in the split, a source that cannot be listed or linked to, a
             corrupt sample (convert again), or `containers` that do not fit.
-        OSError: it cannot be written.
+        OSError: it cannot be written; the message names the file.
+        RuntimeError: another process is exporting to the same target.
     """
     target, part = Path(target).absolute(), store.split(split)
     if target.exists() or target.is_symlink():
         raise ValueError(f"{target} exists; exports are never overwritten: choose another name or remove it")
     job = Job(store, part, np.asarray(ids, dtype=np.int64), weights, settings.label, progress)
     if containers is not None:
-        job = _in_containers(job, settings.format, containers)
+        job = in_containers(job, settings.format, containers)
     info: ExportInfo = {
         "version": VERSION,
         "format": settings.format,
@@ -141,7 +110,7 @@ def export(
         "classes": list(store.classes),
         "subset": None if subset is None else dict(subset),
     }
-    with _made_whole(target) as folder:
+    with _naming(target, int(part.sizes[job.rows].sum())), _made_whole(target) as folder:
         write = FORMATS[settings.format] if containers is None else _indices(containers)
         info |= write(job, folder, settings)
         np.save(folder / "ids.npy", job.ids)
@@ -161,7 +130,10 @@ def _file_list(job: Job, folder: Path, settings: ExportSettings) -> ExportInfo:
 
 
 def _folder(job: Job, folder: Path, settings: ExportSettings) -> ExportInfo:
-    """CLASS/ID.EXT. Classes that lost all their samples keep an empty folder, or the others would change numbers."""
+    """CLASS/ID.EXT. Classes that lost all their samples keep an empty folder, or the others would change numbers.
+
+    Readers that number the classes by the images they find (timm) need the class map for the same numbers.
+    """
     names = class_folders(job.store.classes)
     for name in names:
         (folder / name).mkdir()
@@ -175,7 +147,15 @@ def _folder(job: Job, folder: Path, settings: ExportSettings) -> ExportInfo:
             paths.append(f"{names[label]}/{one.id:09}.{one.extension}")
             (folder / paths[-1]).write_bytes(one.payload)
     _write_list(folder, paths, job.shown("id"))
-    return {"label": job.label or "id", "files": ["file_list.txt"], "folders": names}
+    (folder / CLASS_MAP).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    there = set(labels)
+    return {
+        "label": job.label or "id",
+        "files": ["file_list.txt"],
+        "folders": names,
+        "class_map": CLASS_MAP,
+        "empty_classes": [name for label, name in enumerate(names) if label not in there],
+    }
 
 
 def class_folders(classes: Sequence[str]) -> list[str]:
@@ -183,11 +163,11 @@ def class_folders(classes: Sequence[str]) -> list[str]:
     if list(classes) == sorted(set(classes)) and all(_plain(name) for name in classes):
         return list(classes)
     width = len(str(len(classes) - 1))
-    return [f"{k:0{width}}-{name.replace('/', '_').replace(chr(0), '_')}" for k, name in enumerate(classes)]
+    return [f"{k:0{width}}-{re.sub(_NOT_IN_NAMES, '_', name)}".strip() for k, name in enumerate(classes)]
 
 
 def _plain(name: str) -> bool:
-    return name not in ("", ".", "..", *OWN_FILES) and "/" not in name and "\0" not in name
+    return name not in ("", ".", "..", *OWN_FILES) and name == name.strip() and not re.search(_NOT_IN_NAMES, name)
 
 
 def _write_list(folder: Path, paths: list[str], labels: list[int]) -> None:
@@ -231,43 +211,13 @@ FORMATS: dict[str, Write] = {
 }
 
 
-def _in_containers(job: Job, form: str, export: Path) -> Job:
-    """The job in the order of the containers of another export; ValueError if they do not fit it."""
-    _check_containers(job, form, export)
-    found, kept = np.load(export / "ids.npy", allow_pickle=False), job.ids
-    there = np.isin(found, kept)
-    if there.sum() < len(kept):
-        missing = np.setdiff1d(kept, found)
-        raise ValueError(f"{export} lacks {len(missing)} of the {len(kept)} samples, the first {missing[0]}")
-    ids = found[there]
-    order = np.argsort(kept)
-    weights = None if job.weights is None else job.weights[order[np.searchsorted(kept, ids, sorter=order)]]
-    return Job(job.store, job.split, ids, weights, job.label, job.progress)
-
-
-def _check_containers(job: Job, form: str, path: Path) -> None:
-    if form not in CONTAINERS:
-        raise ValueError(f"--containers is for {', '.join(CONTAINERS)}, not {form}")
-    info: ExportInfo = read_json(path / EXPORT_FILE)
-    wanted = {"format": form, "split": job.split.name, "version": VERSION}
-    for key, value in wanted.items():
-        if info.get(key) != value:
-            raise ValueError(f"{path} has the {key} {info.get(key)!r}, not {value!r}; name an export that fits")
-    if info["store"]["fingerprint"] != job.store.fingerprint:
-        raise ValueError(f"{path} was made of another store ({info['store']['path']}), not {job.store.path}")
-    if "containers" in info:
-        raise ValueError(f"{path} only links to containers; name the export that holds them: {info['containers']}")
-    if job.label not in (None, info["label"]):
-        raise ValueError(f"the containers in {path} have the {info['label']} as label, not the {job.label}")
-
-
 def _indices(export: Path) -> Write:
     """Links to another export's containers, each with an index of the kept samples; ones without any are left out."""
 
     def write(job: Job, folder: Path, settings: ExportSettings) -> ExportInfo:
         container = CONTAINERS[settings.format]
-        info: ExportInfo = read_json(export / EXPORT_FILE)
-        kept, position = np.isin(np.load(export / "ids.npy", allow_pickle=False), job.ids), 0
+        info, ids = read_export(export)
+        kept, position = np.isin(ids, job.ids), 0
         shards: list[Shard] = []
         for shard in info["shards"]:
             chosen = kept[position : position + shard["samples"]]
@@ -287,18 +237,38 @@ def _indices(export: Path) -> Write:
 
 @contextmanager
 def _made_whole(target: Path) -> Iterator[Path]:
-    """Yield a folder beside `target`; on success it is flushed and renamed to it, on any error removed."""
+    """Yield a folder beside `target`; on success it is flushed and renamed to it, on any error removed.
+
+    What an export that was killed has left behind is removed by the next one to the same target.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    work = target.with_name(f".{target.name}.export")
+    folder = work / "unfinished"
+    with locked(work, "export"):
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            yield folder
+            for path in folder.rglob("*"):
+                if not path.is_symlink():
+                    sync_file(path)  # folders too
+            sync_folder(folder)
+            os.rename(folder, target)  # fails where something appeared meanwhile, but for an empty folder
+            sync_folder(target.parent)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _naming(target: Path, needed: int) -> Iterator[None]:
+    """Say of a system error what it means for the export to `target`, which takes about `needed` bytes."""
     try:
-        folder.mkdir()
-        yield folder
-        for path in folder.rglob("*"):
-            if not path.is_symlink():
-                sync_file(path)  # folders too
-        sync_folder(folder)
-        os.rename(folder, target)  # fails where something appeared meanwhile, but for an empty folder
-        sync_folder(target.parent)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        room = f" ({room_left(target.parent, needed)})" if error.errno == ENOSPC else ""
+        raise OSError(
+            f"cannot export to {target}: {error.filename or target}: {error.strerror}{room}; nothing is left of it: "
+            "mend that, then run the same command again"
+        ) from error

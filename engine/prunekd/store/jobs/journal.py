@@ -13,7 +13,7 @@ on after its last part.
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import EDQUOT, EFBIG, ENOSPC
@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from prunekd.common.files import replacing, sync_folder, write_json
 from prunekd.store.format.index import SCHEMA
 from prunekd.store.format.store import STORE_FILE
+from prunekd.store.jobs.room import room_left
 
 _INFO = b"prunekd"
 HOW = ("verbatim", "encoded", "raw")
@@ -131,16 +132,25 @@ class Journal:
 
 
 @contextmanager
-def naming(path: Path, done: str = "converted") -> Iterator[None]:
-    """Give a system error the name of the file and what to do about it; `done` says what has been done so far."""
+def naming(path: Path, done: str = "converted", needed: Callable[[], int] = lambda: 0) -> Iterator[None]:
+    """Give a system error the name of the file and what to do about it.
+
+    Args:
+        path: of the file that is written, where the error does not name one.
+        done: says what has been done so far.
+        needed: estimates how many more bytes are needed, for a full disk; 0 if that is not known.
+    """
     try:
         yield
     except OSError as error:
         if error.errno is None:
             raise  # named already
         remedy = "make room, then" if error.errno in (ENOSPC, EDQUOT, EFBIG) else "mend that, then"
+        file, room = Path(error.filename or path), ""
+        if error.errno == ENOSPC:
+            room = f" ({room_left(file, needed())})"
         raise OSError(
-            f"cannot write {path}: {error.strerror or error}; what is {done} so far is kept: {remedy} "
+            f"cannot write {file}: {error.strerror or error}{room}; what is {done} so far is kept: {remedy} "
             "run the same command again to go on"
         ) from error
 

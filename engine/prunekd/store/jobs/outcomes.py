@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from errno import EACCES, EIO, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM
+from errno import EIO
 from zlib import crc32
 
 import numpy as np
@@ -18,8 +18,6 @@ from prunekd.store.sources.source import UnreadableImage
 
 _BLOCK = 8  # inputs per task: enough to hide the cost of a task, few enough to bound memory
 _AHEAD = 4  # blocks under way per thread
-# What is wrong with one file. Any other error (too many open files, a lost mount) ends the conversion instead.
-_OF_THE_FILE = frozenset((ENOENT, EACCES, EPERM, EISDIR, ENOTDIR, ELOOP, ENAMETOOLONG, EIO))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +35,11 @@ class Outcome:
 def outcomes(
     source: Source, split: str, ids: np.ndarray, settings: ConvertSettings, pool: ThreadPoolExecutor
 ) -> Iterator[Outcome]:
-    """The outcomes of the inputs `ids`, int64 (k,), in this order; a bounded number is under way at any time."""
+    """Yield the outcomes of the inputs `ids`, int64 (k,), in this order; a bounded number is under way at any time.
+
+    Raises:
+        OSError: the storage failed or the source went away, see `cannot_read`.
+    """
     keys, labels = source.keys(split), source.labels(split)
 
     def block(first: int) -> list[Outcome]:
@@ -62,10 +64,17 @@ def _outcome(source: Source, split: str, index: int, key: str, label: int, setti
     except UnreadableImage as error:
         return Outcome(id=index, key=key, label=label, sample=None, reason=str(error))
     except OSError as error:
-        if error.errno not in _OF_THE_FILE:
-            raise OSError(f"cannot read {key} of {split}: {error.strerror or error}; run again to resume") from error
-        return Outcome(id=index, key=key, label=label, sample=None, reason=error.strerror or str(error))
+        raise cannot_read(f"{key} of {split}", error) from error
     return Outcome(id=index, key=key, label=label, sample=sample, checksum=crc32(sample.payload))
+
+
+def cannot_read(what: str, error: OSError) -> OSError:
+    """An error that says that the storage of the source failed while `what` was read, and what to do."""
+    text = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    remedy = "make the source available again, then run the same command again to go on"
+    if error.errno == EIO:
+        remedy += "; if this file alone is damaged, first put a good copy (or an empty file) in its place"
+    return OSError(f"cannot read {what} ({text}); what is converted so far is kept: {remedy}")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Settings of a conversion."""
 
+import math
 from dataclasses import asdict, dataclass
 
 from prunekd.common.registry import unknown
@@ -24,6 +25,8 @@ class ConvertSettings:
         workers: threads that read, check and encode; 0 for one per core. Does not change the result.
         chunk_size: samples between two points from which an interrupted conversion resumes. Does not change the result.
         overwrite: replace the store that is there.
+        max_quarantined: unreadable inputs allowed in each split: a float is a share (rounded up), an int a count. More
+            end the conversion. Does not change the result.
     """
 
     max_side: int = 1024
@@ -34,6 +37,7 @@ class ConvertSettings:
     workers: int = 0
     chunk_size: int = 512
     overwrite: bool = False
+    max_quarantined: float = 0.01
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -44,6 +48,17 @@ class ConvertSettings:
         _within("workers", self.workers, 0, 1024, "0 means one per core")
         _within("chunk_size", self.chunk_size, 1, 1 << 20, "512 is a good choice")
         check_page_size(self.page_size)
+        most = 1 if isinstance(self.max_quarantined, float) else math.inf
+        if not 0 <= self.max_quarantined <= most:
+            raise ValueError(
+                f"max_quarantined is {self.max_quarantined}; it must be a share from 0.0 to 1.0, or a count from 0 on"
+            )
+
+    def allowed(self, inputs: int) -> int:
+        """How many inputs of a split of so many may be unreadable."""
+        if isinstance(self.max_quarantined, float):
+            return math.ceil(self.max_quarantined * inputs)
+        return self.max_quarantined
 
     def shaping(self) -> dict[str, int | str]:
         """The settings on which the stored samples depend, for `store.json` and for the decision to resume."""

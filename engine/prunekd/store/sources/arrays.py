@@ -83,6 +83,8 @@ def _open(path: Path) -> np.lib.npyio.NpzFile:
     try:
         archive = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the storage's; NumPy's complaints about a file's content have no number
         raise ValueError(f"{path} is not an .npz file ({error})") from None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError(f"{path} is a single array; an .npz with train_images and train_labels is needed")

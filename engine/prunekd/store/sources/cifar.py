@@ -128,7 +128,7 @@ class Cifar:
             size, record = _size(path), self._layout.label_bytes + _PIXELS
             if size == 0 or size % record:
                 raise ValueError(f"{path} has {size} bytes, not a multiple of {record}; download it again")
-            records = np.memmap(path, np.uint8, "r").reshape(-1, record)
+            records = np.fromfile(path, np.uint8).reshape(-1, record)  # mapped, lost storage would kill the process
             return np.array(records[:, number]), records[:, -_PIXELS:]
         values = _pickle(path)
         labels, pixels = values.get(entry), values.get("data")

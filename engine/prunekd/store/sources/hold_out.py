@@ -33,6 +33,7 @@ class HeldOut:
         self._source, self._fraction = source, fraction
         self.kind, self.classes, self.ignored = source.kind, source.classes, source.ignored
         self.splits: tuple[str, ...] = (TRAIN, VAL)
+        self.notes: tuple[str, ...] = getattr(source, "notes", ())
         self._labels = source.labels(TRAIN)
         self._keys = source.keys(TRAIN)
         held = _held_out(self._keys, self._labels, fraction)

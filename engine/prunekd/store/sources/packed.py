@@ -10,6 +10,7 @@ import numpy as np
 
 from prunekd.store.format.store import SourceDescription
 from prunekd.store.sources.imagefolder import MAX_FILE_BYTES
+from prunekd.store.sources.layout import DEFAULT, Layout
 from prunekd.store.sources.source import UnreadableImage
 from prunekd.store.sources.tars import Member, read_extent
 
@@ -94,9 +95,16 @@ class Packed:
     """The Source made of such pieces. It holds no open files and can be sent to other processes."""
 
     def __init__(
-        self, kind: str, path: Path, classes: Sequence[str], pieces: Mapping[str, Pieces], ignored: Mapping[str, int]
+        self,
+        kind: str,
+        path: Path,
+        classes: Sequence[str],
+        pieces: Mapping[str, Pieces],
+        ignored: Mapping[str, int],
+        layout: Layout = DEFAULT,
+        notes: tuple[str, ...] = (),
     ) -> None:
-        self.kind, self.path = kind, path
+        self.kind, self.path, self._layout, self.notes = kind, path, layout, notes
         self.classes: tuple[str, ...] = tuple(classes)
         self.splits: tuple[str, ...] = tuple(pieces)
         self.ignored = dict(sorted(ignored.items()))
@@ -123,7 +131,8 @@ class Packed:
         for split in self.splits:
             digest.update(f"\0{split}\0".encode())
             self._pieces[split].update(digest)
-        return {"kind": self.kind, "path": str(self.path), "listing": digest.hexdigest()}
+        description: SourceDescription = {"kind": self.kind, "path": str(self.path), "listing": digest.hexdigest()}
+        return description | {"layout": self._layout.says} if self._layout.says else description
 
 
 def stamp_files(paths: Iterable[Path]) -> str:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from prunekd.store.format.store import SourceDescription
 from prunekd.store.sources.labels import number_labels
+from prunekd.store.sources.layout import DEFAULT, Layout
 from prunekd.store.sources.packed import stamp_files
 from prunekd.store.sources.shards import by_split, find_shards
 from prunekd.store.sources.source import UnreadableImage
@@ -57,11 +58,11 @@ class ParquetImages:
 
     kind = "parquet"
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, layout: Layout = DEFAULT) -> None:
+        self.path, self._layout = path, layout
         root, shards = find_shards(path, ".parquet")
         ignored: Counter[str] = Counter()
-        files = by_split(root, shards, ignored)
+        files, self.notes = by_split(root, shards, ignored, layout)
         self.ignored = dict(ignored)
         self.splits: tuple[str, ...] = tuple(files)
         schema = _schema(files["train"][0])
@@ -70,7 +71,7 @@ class ParquetImages:
         self._rows: dict[str, _Rows] = {}
         for split in files:
             self._rows[split], stated[split] = _list(files[split], root, self._image, label)
-        self.classes, self._labels = number_labels(path, stated, names)
+        self.classes, self._labels = number_labels(path, stated, names, layout.label_names)
         self._open_groups()
 
     def __repr__(self) -> str:
@@ -112,7 +113,8 @@ class ParquetImages:
             rows = self._rows[split]
             digest.update("\0".join((f"\0{split}\0{len(rows.keys)}", *rows.keys)).encode(errors="surrogateescape"))
             digest.update(self._labels[split].astype("<i8").tobytes() + rows.starts.astype("<i8").tobytes())
-        return {"kind": self.kind, "path": str(self.path), "listing": digest.hexdigest()}
+        description: SourceDescription = {"kind": self.kind, "path": str(self.path), "listing": digest.hexdigest()}
+        return description | {"layout": self._layout.says} if self._layout.says else description
 
     def _open_groups(self) -> None:
         self._groups: OrderedDict[tuple[str, int], _Group] = OrderedDict()
@@ -140,6 +142,8 @@ def _schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the storage's; Arrow's complaints about a file's content have no number
         raise ValueError(f"{path} is not a Parquet file ({error})") from None
 
 
@@ -205,6 +209,8 @@ def _list(files: Sequence[Path], root: Path, image: str, label: str) -> tuple[_R
                 labels += file.read(columns=[label])[label].to_pylist()
                 paths += _paths(file, image)
         except (pa.ArrowException, OSError, KeyError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             raise ValueError(f"{path} cannot be read ({error!r}); it must have the columns {image}, {label}") from None
     if not labels or None in labels:
         raise ValueError(f"{root} has {'a row without a label' if labels else 'no rows'} in {files[0].name} or later")

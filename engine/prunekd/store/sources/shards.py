@@ -7,19 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prunekd.store.sources.imagefolder import has_class_folders
+from prunekd.store.sources.layout import HERE, NONE, ROLES, TEST_IS_VAL, Layout
 
 _PATTERN = re.compile(r"[*?\[{]")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
-_SPLIT_OF = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-}
 _MAX_SHARDS = 1 << 20
 
 
@@ -70,35 +62,58 @@ def _hidden(relative: Path) -> bool:
     return any(part.startswith(".") for part in relative.parts)
 
 
-def by_split(root: Path, shards: Sequence[Path], ignored: Counter[str]) -> dict[str, list[Path]]:
-    """Files by split, `train` first, from the words in their names, or else in the folders above, up to `root`.
+def by_split(
+    root: Path, shards: Sequence[Path], ignored: Counter[str], layout: Layout
+) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
+    """Files by split, `train` first, and what a user should be told about the choice.
 
-    `test` is the validation split where no file is named `val`; else, like files of no split beside others of `train`,
-    it is counted in `ignored`. If no file says `train`, those that say nothing are it.
+    The split is told from the words in the names of the files, or else of the folders above, up to `root`: those that
+    `layout` says, or the usual ones. `test` is the validation split where no file is named `val`; else, like files of
+    no split beside others of `train`, it is counted in `ignored`. If no file says `train`, those that say nothing are
+    it.
 
     Raises:
-        ValueError: no file is of `train`.
+        ValueError: no file is of `train`, or of a split that `layout` names.
     """
     found: dict[str, list[Path]] = {"train": [], "val": [], "test": [], "": []}
+    notes: tuple[str, ...] = ()
     for shard in shards:
-        found[_split_of(shard.relative_to(root))].append(shard)
-    if not found["train"]:
+        found[_split_of(shard.relative_to(root), layout)].append(shard)
+    if layout.train_split is None and not found["train"]:
         found["train"], found[""] = found[""], []
-    if not found["val"]:
-        found["val"], found["test"] = found["test"], []
+    if layout.val_split is None and not found["val"] and found["test"] and not layout.hold_out:
+        found["val"], found["test"], notes = found["test"], [], (TEST_IS_VAL,)
+    for split, name in (("train", layout.train_split), ("val", layout.val_split)):
+        if name not in (None, NONE) and not found[split]:
+            raise ValueError(f"--{split}-split is {name!r}, but no file in {root} has this word in its name")
     if not found["train"]:
-        raise ValueError(f"{root} holds no files of train among {len(shards)}; name them train-*")
-    for reason, left in (("file of test beside val", found["test"]), ("file of no split", found[""])):
+        raise ValueError(
+            f"{root} holds no files of train among {len(shards)}; name them train-*, or say with --train-split what is "
+            "in their names (. for all files)"
+        )
+    for reason, left in (
+        ("file of test beside val", found["test"]),
+        ("file of no split", found[""]),
+        ("file of val left out", found.pop("val") if layout.val_split == NONE else []),
+    ):
         if left:
             ignored[reason] += len(left)
-    return {split: found[split] for split in ("train", "val") if found[split]}
+    return {split: found[split] for split in ("train", "val") if found.get(split)}, notes
 
 
-def _split_of(relative: Path) -> str:
+def _split_of(relative: Path, layout: Layout) -> str:
+    if layout.train_split == HERE:
+        return "train"
+    said = {"train": layout.train_split, "val": layout.val_split}
     for part in reversed(relative.parts):
+        words = re.findall("[a-z0-9]+", part.lower())
+        for split, name in said.items():
+            if name is not None and (name.lower() in words or name == part):
+                return split
         for word in re.findall("[a-z]+", part.lower()):
-            if word in _SPLIT_OF:
-                return _SPLIT_OF[word]
+            if word in ROLES:
+                role = ROLES[word]
+                return "" if said.get(role) not in (None, NONE) else role  # another name was said for this split
     return ""
 
 

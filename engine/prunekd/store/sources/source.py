@@ -45,10 +45,15 @@ class Source(Protocol):
         """Labels, int64 (n,)."""
 
     def read(self, split: str, index: int) -> bytes | np.ndarray:
-        """One input: the bytes of an image file, or uint8 (h, w, 1 or 3). OSError where it cannot be read."""
+        """Return one input: the bytes of an image file, or uint8 (h, w, 1 or 3).
+
+        Raises:
+            UnreadableImage: this input alone cannot be read; it is quarantined with the message as reason.
+            OSError: the storage failed, or the source went away. The conversion ends and can be resumed.
+        """
 
     def stamp(self, split: str, start: int, stop: int) -> str:
-        """A digest of when the inputs start..stop-1 were last changed, to see whether they still are the same."""
+        """Return a digest of when the inputs start..stop-1 were last changed. OSError as for `read`."""
 
     def describe(self) -> SourceDescription:
         """Plain values from which `reopen_source` finds the source, with a digest of its listing."""

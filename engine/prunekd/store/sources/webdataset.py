@@ -6,6 +6,7 @@ Members of one sample follow each other and share their name up to the first dot
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,37 +16,40 @@ import numpy as np
 
 from prunekd.store.sources.imagefolder import EXTENSIONS
 from prunekd.store.sources.labels import number_labels
+from prunekd.store.sources.layout import DEFAULT, Layout
 from prunekd.store.sources.packed import Packed, Pieces
 from prunekd.store.sources.shards import by_split, find_shards
 from prunekd.store.sources.tars import Member, members, read_extent
 
 _LABEL_FIELDS = ("label", "cls", "class")  # of a .json member
 _MAX_LABEL_BYTES = 1 << 20
+_NUMBER = re.compile("-?[0-9]{1,9}")
 
 
-def open_webdataset(path: Path) -> Packed:
+def open_webdataset(path: Path, layout: Layout = DEFAULT) -> Packed:
     """Open one shard, a folder of shards, or a pattern such as `shards/train-{000..127}.tar`.
 
     Shards are told apart by the words `train`, `val` and so on in their names, see `by_split`. Images are members
     `.jpg`, `.jpeg`, `.png` and what else `imagefolder` reads. The label is in `.cls` (a number, or the name of the
     class) or in `.json` under `label`, `cls` or `class`. Numbers are the labels and name the classes; names are
-    numbered in sorted order. The key of an image is the name of its member, after that of its shard where two members
-    have one name. Samples without an image or a label are counted in `ignored`; those whose image is a link or has a
-    name that leads out of the archive are quarantined.
+    numbered in sorted order; the two must not be mixed. The key of an image is the name of its member, after that of
+    its shard where two members have one name. Samples without an image or a label are counted in `ignored`; those whose
+    image is a link or has a name that leads out of the archive are quarantined.
 
     Raises:
         ValueError: no shards, a damaged one, no sample in a split, or labels that do not fit.
     """
     root, shards = find_shards(path, ".tar")
     ignored: Counter[str] = Counter()
-    splits = by_split(root, shards, ignored)
-    found = {split: _list(files, root, ignored) for split, files in splits.items()}
+    splits, notes = by_split(root, shards, ignored, layout)
+    found = {split: _list(files, ignored) for split, files in splits.items()}
     for split, samples in found.items():
         if not samples:
             raise ValueError(f"the shards of {split} in {root} hold no image with a label; ignored: {dict(ignored)}")
-    classes, numbers = number_labels(path, {split: [s.label for s in samples] for split, samples in found.items()})
+    stated = {split: [s.label for s in samples] for split, samples in found.items()}
+    classes, numbers = number_labels(path, stated, as_names=layout.label_names)
     pieces = {split: _pieces(found[split], numbers[split], splits[split], root) for split in splits}
-    return Packed("webdataset", path, classes, pieces, ignored)
+    return Packed("webdataset", path, classes, pieces, ignored, layout, notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class _Sample:
     label: int | str
 
 
-def _list(shards: Sequence[Path], root: Path, ignored: Counter[str]) -> list[_Sample]:
+def _list(shards: Sequence[Path], ignored: Counter[str]) -> list[_Sample]:
     found = []
     for number, shard in enumerate(shards):
         for group in _groups(shard):
@@ -99,7 +103,7 @@ def _label(shard: Path, extension: str, member: Member) -> int | str | None:
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         return None
     if isinstance(value, str):
-        value = int(value) if value.isdecimal() and value.isascii() and len(value) < 10 else value
+        value = int(value) if _NUMBER.fullmatch(value) else value
     return value if value != "" else None
 
 
