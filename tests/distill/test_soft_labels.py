@@ -29,7 +29,7 @@ from prunekd.distill.labels_file import LabelsWriter, layout
 from prunekd.inference.label_pass import LabelSpec, choose_topk, make_labels, verify_labels
 from prunekd.input import open_reader, train_plan
 from prunekd.models import ModelCard, create_model, save_trained
-from prunekd.pruning.subset import Subset, select
+from prunekd.pruning import Subset, select
 from prunekd.store import Store
 from prunekd.training import load_recipe
 

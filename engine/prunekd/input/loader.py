@@ -301,12 +301,6 @@ class Loader(Closing):
         if subset is None:
             return self._split.ids, None
         chosen = as_subset(self.store, subset, self._split.name)
-        if chosen.info["split"] != self._split.name:
-            raise ValueError(
-                f"the subset is one of the split {chosen.info['split']!r}, the Loader reads {self._split.name!r}; "
-                "use that split, or select samples of this one"
-            )
-        self._split.rows(chosen.ids)  # ValueError if one is missing
         order = np.argsort(chosen.ids) if self.shuffle else np.arange(len(chosen))
         return chosen.ids[order], None if chosen.weights is None else chosen.weights[order].astype(np.float32)
 
