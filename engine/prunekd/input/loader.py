@@ -215,13 +215,11 @@ class Loader(Closing):
         return plan if self._replay is None else self._replay(plan, epoch)
 
     def _finished(self, batch: Batch) -> Batch:
-        """A reader's batch as this Loader yields it, in memory that no later batch is written to."""
+        """A reader's batch as this Loader yields it."""
         on_cpu = self.device.type == "cpu"
         images = batch.images
         if self.dtype != torch.uint8:
             images = to_input(images, self.mean, self.std, self.dtype)
-        elif on_cpu and not self._pin:
-            images = images.clone()
         batch = batch._replace(images=images)
         if not (on_cpu and self._pin):
             return batch
