@@ -166,3 +166,16 @@ def test_an_export_takes_paths_and_objects_and_returns_what_it_wrote(
     assert np.load(tmp_path / "all/ids.npy").tolist() == list(range(96))
     with pytest.raises(ValueError, match="exports are never overwritten"):
         export(tiny_store, tmp_path / "all", format="npy")
+
+
+def test_what_is_exported_belongs_to_the_split_asked_for(tiny_store: Store, half: Subset, tmp_path: Path) -> None:
+    val = select(tiny_store, "random", 0.5, split="val")
+    with pytest.raises(ValueError, match="this subset is one of the split 'train', not 'val'"):
+        export(tiny_store, tmp_path / "out", format="npy", subset=half, split="val")
+    with pytest.raises(ValueError, match="this subset is one of the split 'val', not 'train'"):
+        export(tiny_store, tmp_path / "out", format="npy", subset=val, split="train")
+    assert not (tmp_path / "out").exists()
+    info = export(tiny_store, tmp_path / "out", format="npy", subset=val)  # no split named: its own
+    assert info["split"] == "val"
+    assert np.load(tmp_path / "out/ids.npy").tolist() == val.ids.tolist()
+    assert info["subset"] == val.describe()

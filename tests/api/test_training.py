@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import prunekd
+from prunekd.api.scoring import merge_scores
 from prunekd.store import Store
 from prunekd.training.recipe import as_recipe
 
@@ -230,3 +232,52 @@ def test_under_torchrun_each_call_opens_a_group_and_closes_it(
         command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=200
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_run_is_not_resumed_with_other_samples_under_the_same_description(
+    tiny_store: Store, small: dict[str, object], tmp_path: Path
+) -> None:
+    ids = np.arange(32)
+    one, other = (prunekd.Subset.of_ids(tiny_store, part) for part in (ids, ids + 32))
+    assert one.info == other.info
+    words: dict[str, object] = {"recipe": "demo", "settings": small, "out": tmp_path / "run", "device": "cpu"}
+    prunekd.train(tiny_store, subset=one, **words)  # type: ignore[arg-type]
+    assert json.loads((tmp_path / "run/run.json").read_text())["subset"]["digest"] == one.digest
+    prunekd.train(tiny_store, subset=one, resume="auto", **words)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=rf"subset.digest = '{one.digest}', not '{other.digest}'"):
+        prunekd.train(tiny_store, subset=other, resume="auto", **words)  # type: ignore[arg-type]
+
+
+def test_training_takes_samples_of_the_training_split_alone(
+    tiny_store: Store, teacher_run: prunekd.Run, small: dict[str, object], tmp_path: Path
+) -> None:
+    val = prunekd.select(tiny_store, "random", keep=0.5, split="val")
+    val.save(tmp_path / "val.parquet")
+    for subset in (val, tmp_path / "val.parquet"):
+        with pytest.raises(ValueError, match="this subset is one of the split 'val', not 'train'"):
+            prunekd.train(
+                tiny_store, recipe="demo", settings=small, subset=subset, out=tmp_path / "run", device="cpu"
+            )  # fmt: skip
+        with pytest.raises(ValueError, match="this subset is one of the split 'val', not 'train'"):
+            prunekd.make_labels(
+                tiny_store, teacher_run.path, recipe="demo", settings=small, subset=subset, views=1,
+                out=tmp_path / "labels", device="cpu",
+            )  # fmt: skip
+        with pytest.raises(ValueError, match="this subset is one of the split 'val', not 'train'"):
+            prunekd.Loader(tiny_store, "train", subset=subset, batch_size=4, size=12)
+    assert not (tmp_path / "run").exists()
+    assert not list(tmp_path.glob(".labels*"))
+
+
+def test_reshaping_needs_class_statistics(
+    tiny_store: Store, teacher_run: prunekd.Run, small: dict[str, object], tmp_path: Path
+) -> None:
+    scores = prunekd.score(tiny_store, teacher_run.path, device="cpu")
+    for table in (merge_scores(tiny_store, [scores, scores]), replace(scores, class_std=np.full(4, np.nan))):
+        with pytest.raises(ValueError, match="these scores have no class statistics for 4 of 4 classes"):
+            prunekd.train(
+                tiny_store, recipe="demo", settings=small, teacher=teacher_run.path, reshape=table,
+                out=tmp_path / "run", device="cpu",
+            )  # fmt: skip
+    with pytest.raises(ValueError, match="class_scale holds numbers that are not positive and finite"):
+        prunekd.Distillation(objective="reshape", class_scale=torch.tensor([1.0, float("nan")]))

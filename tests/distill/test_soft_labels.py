@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from prunekd.distill.labels_file import LabelsWriter, layout
 from prunekd.inference.label_pass import LabelSpec, choose_topk, make_labels, verify_labels
 from prunekd.input import open_reader, train_plan
 from prunekd.models import ModelCard, create_model, save_trained
-from prunekd.pruning.subset import Subset, select
+from prunekd.pruning import Subset, select
 from prunekd.store import Store
 from prunekd.training import load_recipe
 
@@ -166,6 +167,77 @@ def test_damaged_and_unfinished_labels_are_named(tiny_store: Store, made: dict[s
         CachedTeacher.open(copy, tiny_store)
 
 
+def without_digests(path: Path) -> None:
+    """As 0.1.0 wrote them."""
+    info = json.loads((path / "labels.json").read_text())
+    del info["digests"]
+    (path / "labels.json").write_text(json.dumps(info))
+
+
+@pytest.mark.parametrize("name", ["logits", "topk_ids", "std", "logsumexp"])
+def test_records_that_changed_on_the_disk_are_noticed_before_they_are_used(
+    tiny_store: Store, made: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    copy = shutil.copytree(made["top"], tmp_path / "copy")
+    array = np.load(copy / f"{name}.npy", mmap_mode="r+")
+    array.view(np.uint8).reshape(array.shape[0], -1)[1, 40] ^= 1
+    array.flush()
+    cached = CachedTeacher.open(str(copy), tiny_store)
+    ids = torch.arange(4)
+    for _ in range(2):
+        for view in (0, 2):
+            cached.lookup(ids, view)
+        with pytest.raises(ValueError, match=r"copy are damaged: those of view 1 are not what their digest"):
+            cached.lookup(ids, 1)
+    with pytest.raises(ValueError, match=r"view_index is 3, and the soft labels .* have views 0 to 2"):
+        cached.lookup(ids, 3)
+
+
+def test_ids_of_labels_that_changed_are_noticed(tiny_store: Store, made: dict[str, Path], tmp_path: Path) -> None:
+    copy = shutil.copytree(made["top"], tmp_path / "copy")
+    ids = np.load(copy / "sample_ids.npy")
+    ids[-1] += 1
+    np.save(copy / "sample_ids.npy", ids)
+    with pytest.raises(ValueError, match=r"sample_ids\.npy is damaged: it is not what its digest says"):
+        CachedTeacher.open(copy, tiny_store)
+    without_digests(copy)
+    CachedTeacher.open(copy, tiny_store, ids=np.arange(4))
+    ids[:2] = ids[1::-1]
+    np.save(copy / "sample_ids.npy", ids)
+    with pytest.raises(ValueError, match=r"sample_ids\.npy is damaged: its ids do not ascend from 0 on"):
+        CachedTeacher.open(copy, tiny_store)
+
+
+def test_labels_without_digests_are_judged_by_what_they_hold(
+    tiny_store: Store, made: dict[str, Path], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(made["top"], tmp_path / "copy")
+    without_digests(copy)
+    ids = torch.arange(4)
+    CachedTeacher.open(copy, tiny_store).lookup(ids, 1)
+    for name, value in (("topk_ids", 4), ("topk_ids", -1), ("std", np.nan), ("logits", np.inf)):
+        array = np.load(copy / f"{name}.npy")
+        broken = array.copy()
+        broken.reshape(VIEWS, -1)[1, 17] = value
+        np.save(copy / f"{name}.npy", broken)
+        cached = CachedTeacher.open(copy, tiny_store)
+        cached.lookup(ids, 0)
+        with pytest.raises(ValueError, match="those of view 1 hold numbers that are not finite or classes outside"):
+            cached.lookup(ids, 1)
+        np.save(copy / f"{name}.npy", array)
+
+
+def test_an_attempt_goes_on_with_its_own_samples_alone(
+    tiny_store: Store, teacher: OnlineTeacher, tmp_path: Path
+) -> None:
+    one, other = (Subset.of_ids(tiny_store, ids) for ids in (np.arange(8), np.arange(8) + 8))
+    assert one.info == other.info
+    begun = spec_of(tiny_store, teacher, 2, one)
+    LabelsWriter(tmp_path / "l", begun.plan()).begin(begun.ids)
+    with pytest.raises(ValueError, match="was begun with other samples under the same description"):
+        make_labels(spec_of(tiny_store, teacher, 2, other), WORLD, tmp_path / "l")
+
+
 def test_the_verifier_accepts_what_was_made_and_finds_what_was_not(
     tiny_store: Store, teacher: OnlineTeacher, made: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -179,6 +251,9 @@ def test_the_verifier_accepts_what_was_made_and_finds_what_was_not(
         (wrong / file.name).write_bytes(file.read_bytes())
     logits = np.load(wrong / "logits.npy")
     np.save(wrong / "logits.npy", np.roll(logits, 1, axis=0))  # every view has the labels of another
+    with pytest.raises(ValueError, match=r"damaged: those of view \d are not what their digest in labels\.json says"):
+        verify_labels(wrong, tiny_store, teacher, records=96)
+    without_digests(wrong)
     with pytest.raises(RuntimeError, match=r"of 96 soft labels in .* are not what cifar_resnet8 says: view \d of"):
         verify_labels(wrong, tiny_store, teacher, records=96)
     other = OnlineTeacher(create_model("cifar_resnet8", 4, seed=2), CARD, TeacherSettings(dtype=torch.float32))

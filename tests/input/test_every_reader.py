@@ -4,6 +4,7 @@ import gc
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import pytest
 import torch
 
 from input.reading import collect, damage, opened, plan_of, seen
-from prunekd.input import READERS, EpochPlan, ViewSettings, eval_plan
-from prunekd.store import Store
+from prunekd.input import READERS, EpochPlan, ViewSettings, eval_plan, open_reader
+from prunekd.store import Store, open_store
 from support import require
 
 PACKAGES = {"ffcv": "ffcv", "dali": "nvidia.dali"}
@@ -131,14 +132,34 @@ def test_subset_resolution_and_batch_size_may_change_from_epoch_to_epoch(mixed_p
             assert {tuple(b[0].shape) for b in batches} == {(batch_size, 3, size, size)}
 
 
-def test_a_batch_stays_as_it_is_until_the_next_but_one(mixed_photos: Store, name: str) -> None:
+def test_batches_keep_their_pixels_whatever_comes_after(mixed_photos: Store, name: str) -> None:
+    epoch = plan(mixed_photos, batch_size=3)
     with opened(name, mixed_photos) as reader:
-        iterator = reader.epoch(plan(mixed_photos, batch_size=3))
-        previous = next(iterator)
-        copy = previous.images.clone()
-        for batch in iterator:
-            assert torch.equal(previous.images, copy)
-            previous, copy = batch, batch.images.clone()
+        known = collect(reader, epoch)
+        kept = list(reader.epoch(epoch))
+        list(reader.epoch(plan(mixed_photos, batch_size=3, epoch=5)))
+    assert len(kept) == len(known) > 5
+    for batch, (images, labels, ids) in zip(kept, known, strict=True):
+        assert torch.equal(batch.images, images)
+        assert torch.equal(batch.labels, labels)
+        assert torch.equal(batch.ids, ids)
+
+
+def test_a_store_may_be_opened_twice_or_given_by_its_path(
+    mixed_photos: Store, name: str, tiny_store: Store, tmp_path: Path
+) -> None:
+    """A plan from one opening goes with a reader from another; one over other samples is refused."""
+    other = open_store(mixed_photos.path)
+    here, there = plan(mixed_photos), plan(other)
+    assert here.split is not there.split
+    with opened(name, mixed_photos) as reader, open_reader(name, str(mixed_photos.path), workers=2) as by_path:
+        known = collect(reader, here)
+        for found in (collect(reader, there), collect(by_path, here)):
+            assert all(torch.equal(a[0], b[0]) for a, b in zip(known, found, strict=True))
+        relabelled = replace(here, split=replace(here.split, labels=here.split.labels[::-1].copy()))
+        for foreign in (plan(tiny_store), relabelled):
+            with pytest.raises(ValueError, match=r"the plan is over .* this reader reads .*plan over the split"):
+                next(iter(reader.epoch(foreign)))
 
 
 def test_two_epochs_may_run_at_once(mixed_photos: Store, name: str) -> None:

@@ -499,7 +499,7 @@ def test_a_gpu_that_is_not_there_is_named(tiny_store: Store) -> None:
 
 
 def test_a_subset_of_another_split_or_store_is_refused(tiny_store: Store, mixed_photos: Store) -> None:
-    with pytest.raises(ValueError, match="subset is one of the split 'train', the Loader reads 'val'"):
+    with pytest.raises(ValueError, match="subset is one of the split 'train', not 'val'"):
         load(tiny_store, "val", subset=select(tiny_store, "random", 0.5))
     with pytest.raises(ValueError, match="was made for"):
         load(tiny_store, subset=select(mixed_photos, "random", 0.5))

@@ -202,3 +202,14 @@ def test_eval_plans_cover_every_sample_once(tiny_store: Store, world: int) -> No
         plan = eval_plan(split, batch_size=5, view=RRC, world_size=world, rank=rank)
         seen += [i for n in range(plan.end_batch) for i in plan.batch(n).ids.tolist()]
     assert sorted(seen) == split.ids.tolist()
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_an_id_named_twice_is_refused(tiny_store: Store, shuffle: bool) -> None:
+    ids = np.array([5, 7, 9, 5, 1, 9, 9])
+    split, view = tiny_store.split("train"), ViewSettings(kind="full", size=12)
+    with pytest.raises(ValueError, match="the plan names 3 ids more than once, such as 5; name each once"):
+        train_plan(split, ids=ids, seed=0, epoch=0, batch_size=2, view=view, shuffle=shuffle)
+    if shuffle:
+        with pytest.raises(ValueError, match="the plan names 3 ids more than once"):
+            order(0, 0, ids)

@@ -15,7 +15,8 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as T
 
 from prunekd.input import READERS, EpochPlan, ViewSettings, open_reader, train_plan
-from prunekd.input.readers.native_reader import HELD, LOOK_AHEAD, READ_AHEAD, NativeReader
+from prunekd.input.readers.buffers import IDLE
+from prunekd.input.readers.native_reader import LOOK_AHEAD, READ_AHEAD, NativeReader
 from prunekd.store import Store
 from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source
@@ -106,7 +107,7 @@ def test_leaving_early_leaves_no_thread_and_no_buffer(photos: Store) -> None:
     for _ in range(10):
         for _batch in reader.epoch(plan(photos)):
             break
-    assert len(reader._buffers._free) <= LOOK_AHEAD + HELD
+    assert len(reader._buffers._idle) <= LOOK_AHEAD + 1
     assert threading.active_count() <= before + 3
     reader.close()
     assert threading.active_count() == before
@@ -120,8 +121,8 @@ def test_ending_early_or_late_closes_every_file_and_frees_every_buffer(photos: S
     for batches in (1, 2, 4):
         reader = NativeReader(photos, "train", workers=2)
         seen = [batch for _, batch in zip(range(batches), reader.epoch(plan(photos)), strict=False)]
-        buffers = [weakref.ref(buffer) for buffer in reader._buffers._free]
-        assert len(buffers) <= LOOK_AHEAD + HELD
+        buffers = [weakref.ref(buffer) for buffer in reader._buffers._idle]
+        assert len(buffers) <= LOOK_AHEAD + 1
         del seen
         reader.close()
         assert open_files() == before
@@ -133,7 +134,26 @@ def test_ending_early_or_late_closes_every_file_and_frees_every_buffer(photos: S
 def test_an_epoch_uses_the_same_few_buffers_again(photos: Store) -> None:
     with open_reader("native", photos, "train", workers=2) as reader:
         addresses = {batch.images.data_ptr() for _ in range(3) for batch in reader.epoch(plan(photos, batch_size=2))}
-    assert len(addresses) <= LOOK_AHEAD + HELD
+    assert len(addresses) <= LOOK_AHEAD + 1
+
+
+def test_a_batch_is_its_own_as_long_as_anything_refers_to_its_memory(photos: Store) -> None:
+    """A slice, an array, or a view of a view: what is kept holds the whole; what is let go of is used again."""
+    epoch = plan(photos, batch_size=2)
+    with open_reader("native", photos, "train", workers=2) as reader:
+        known = [batch.images.clone() for batch in reader.epoch(epoch)]
+        keepers = (lambda t: t[:1], lambda t: t.numpy(), lambda t: t.permute(0, 2, 3, 1)[1:, 3:].numpy()[..., 0])
+        for keep in keepers:
+            kept = [keep(batch.images) for batch in reader.epoch(epoch)]
+            for _ in range(2):
+                list(reader.epoch(epoch))
+            for mine, whole in zip(kept, known, strict=True):
+                np.testing.assert_array_equal(np.asarray(mine), np.asarray(keep(whole)))
+        del kept, mine
+        gc.collect()
+        assert 0 < len(reader._buffers._idle) <= IDLE
+        idle = {block.data_ptr() for block in reader._buffers._idle}
+        assert {batch.images.data_ptr() for batch in reader.epoch(epoch)} <= idle
 
 
 def test_what_is_announced_is_what_is_read_in_the_order_of_the_file(

@@ -99,6 +99,26 @@ def test_files_that_will_not_do_are_refused(
         import_scores(IMAGENET, write(tmp_path / "m.csv", header, rows), "s", key="path", **arguments)
 
 
+@pytest.mark.parametrize("name", ["id", "label", "teacher_std"])
+def test_columns_of_scores_files_cannot_be_overwritten(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path / "m.csv", f"path,s,{name}", [f"{key},{k},{k}" for k, key in enumerate(KEYS)])
+    for column, given in (("s", name), (name, None)):
+        with pytest.raises(
+            ValueError, match=f"a score cannot be called '{name}'.* choose another name for it with --as"
+        ):
+            import_scores(IMAGENET, file, column, key="path", name=given)
+    if name != "teacher_std":
+        with pytest.raises(ValueError, match=f"a score cannot be called '{name}'"):
+            table([1, 2, 3], columns={name: np.zeros(3)}, definitions={name: "x@1"}, hard_ends={})
+
+
+def test_arrays_of_scores_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="give one value per sample"):
+        table([1, 2, 3], labels=np.zeros(2, np.int64))
+    with pytest.raises(ValueError, match="give each score a definition"):
+        table([1, 2, 3], definitions={})
+
+
 def table(values: list[float], **extra: object) -> Scores:
     made = {"fingerprint": "f" * 64, "store": {"path": "p", "classes": 2}, "split": "train", "seed": values[0]}
     scores = Scores(

@@ -1,6 +1,7 @@
 """Selection end to end on files: counts, provenance, round trips, and the mistakes users make."""
 
 import json
+import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunekd.pruning import Subset, as_subset, read_subset, select, write_subset
+from prunekd.pruning.parquet import made_for
 from prunekd.pruning.policies import POLICIES
 from prunekd.pruning.scores import Scores, read_scores, write_scores
+from prunekd.pruning.scores.features import describe_features
 from prunekd.store.jobs.compact import compact
 from pruning.stores import a_store, store_of
 
@@ -368,3 +371,181 @@ def test_rows_of_a_compacted_store_hold_the_same_samples(tiny_store, tmp_path):
     dropped = np.setdiff1d(np.arange(96), ranking.ids)
     with pytest.raises(ValueError, match=r"is not in split 'train' .*holds only what was kept for it"):
         Subset.of_ids(tiny_store, dropped[:3]).rows(small)
+
+
+def tampered(path, columns=None, **described):
+    """Write the file at `path` anew with other columns or another description, and no digest, as 0.1.0 would have."""
+    table = pq.read_table(path)
+    description = json.loads(table.schema.metadata[b"prunekd"]) | described
+    description = {name: value for name, value in description.items() if name != "digest"}
+    for name, values in (columns or {}).items():
+        place = table.column_names.index(name) if name in table.column_names else None
+        table = table.drop_columns([name]) if place is not None else table
+        table = table.append_column(name, pa.array(values))
+    pq.write_table(table.replace_schema_metadata({b"prunekd": json.dumps(description).encode()}), path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "described", "message"),
+    [
+        ({"id": [1, 2, 2]}, {}, "names the samples 2 more than once"),
+        ({"id": [1, -2, 3]}, {}, "names the sample id -2, and ids count from 0"),
+        ({"id": [1, None, 3]}, {}, "column id of .* holds float64 or missing values"),
+        ({"id": ["1", "2", "3"]}, {}, "column id of .* holds object or missing values"),
+        ({"weight": [1.0, -0.5, 1.0]}, {}, "gives 1 samples a weight that is negative or not finite.*-0.5"),
+        ({"weight": [1.0, np.inf, np.nan]}, {}, "gives 2 samples a weight"),
+        ({"weight": ["a", "b", "c"]}, {}, "column weight of .* holds object"),
+        ({}, {"kept": 4}, "holds 3 ids, and its description says 4"),
+        ({}, {"keep": "much"}, "damaged prunekd description: keep is 'much'"),
+        ({}, {"fingerprint": None}, "damaged prunekd description: fingerprint is None"),
+    ],
+)
+def test_contents_of_a_subset_that_cannot_be_right_are_refused(tmp_path, columns, described, message):
+    path = tmp_path / "s.parquet"
+    write_subset(path, select(a_store(6), "random", 0.5))
+    tampered(path, columns, **described)
+    with pytest.raises(ValueError, match=message) as error:
+        read_subset(path)
+    assert "make one with: prunekd select" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "described", "message"),
+    [
+        ({"id": [0] * 6}, {}, "names the samples 0 more than once"),
+        ({"label": [0, 1, 2, 3, 0, 0]}, {}, "labels 1 samples outside its 3 classes, the first 3"),
+        ({"label": [0, 1, None, 1, 0, 0]}, {}, "column label of .* holds float64 or missing values"),
+        ({"el2n": ["a"] * 6}, {}, "column el2n of .* holds object"),
+        ({}, {"class_std": 3}, "damaged prunekd description: class_std is 3"),
+        ({}, {"class_std": ["x", 1, 1]}, "class_std holds other things than numbers"),
+        ({}, {"definitions": None}, "damaged prunekd description: definitions is None"),
+    ],
+)
+def test_contents_of_scores_that_cannot_be_right_are_refused(tmp_path, columns, described, message):
+    path = tmp_path / "s.parquet"
+    write_scores(path, scores_of(a_store(6)))
+    tampered(path, columns, **described)
+    with pytest.raises(ValueError, match=message):
+        read_scores(path)
+
+
+def test_files_of_0_1_0_have_no_digest_and_are_read(tmp_path, told, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("prunekd.pruning.parquet"), "level", logging.DEBUG)
+    monkeypatch.setattr(logging.getLogger("prunekd").handlers[-1], "level", logging.DEBUG)
+    store = a_store()
+    write_subset(tmp_path / "s.parquet", select(store, "random", 0.5))
+    tampered(tmp_path / "s.parquet")
+    assert len(read_subset(tmp_path / "s.parquet")) == 30
+    assert any("has no digest: prunekd 0.1.0 wrote it" in line for line in told)
+
+
+def test_other_ids_or_figures_under_the_same_description_are_noticed(tmp_path):
+    """Checksums of Parquet's pages do not cover what was written anew as a whole, or the description."""
+    store = a_store()
+    for path, write, read, value, column, said in (
+        (tmp_path / "subset.parquet", write_subset, read_subset, select(store, "random", 0.5), "id", b'"seed": 0'),
+        (tmp_path / "scores.parquet", write_scores, read_scores, scores_of(store), "el2n", b'"high"'),
+    ):
+        write(path, value)
+        table = pq.read_table(path)
+        at = table.column_names.index(column)
+        changed = table.column(column).to_numpy().copy()
+        changed[[0, 1]] = changed[[1, 0]]
+        pq.write_table(table.set_column(at, column, pa.array(changed)), path)
+        with pytest.raises(ValueError, match="is damaged or was edited: its content is not what its digest says"):
+            read(path)
+        other = {b'"seed": 0': b'"seed": 1', b'"high"': b'"low"'}[said]
+        metadata = {b"prunekd": table.schema.metadata[b"prunekd"].replace(said, other, 1)}
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+        with pytest.raises(ValueError, match="is damaged or was edited"):
+            read(path)
+
+
+def test_the_digest_tells_ids_their_order_and_weights_apart(tmp_path):
+    store = a_store()
+    one = Subset.of_ids(store, store.split("train").ids[:10])
+    others = [
+        Subset.of_ids(store, store.split("train").ids[1:11]),
+        Subset.of_ids(store, one.ids[::-1].copy()),
+        Subset(ids=one.ids, info=one.info, weights=np.ones(10, np.float32)),
+        Subset(ids=one.ids, info=one.info, weights=np.full(10, 2, np.float32)),
+    ]
+    assert len({one.digest, *(other.digest for other in others)}) == 5
+    for k, subset in enumerate((one, *others)):
+        subset.save(tmp_path / f"{k}.parquet")
+        assert read_subset(str(tmp_path / f"{k}.parquet")).digest == subset.digest
+        assert subset.describe() == {**subset.info, "digest": subset.digest}
+
+
+def test_a_subset_of_another_split_is_refused(tmp_path):
+    store = a_store()
+    subset = select(store, "random", 0.5, split="val")
+    subset.check(store)
+    subset.check(store, "val")
+    subset.save(tmp_path / "val.parquet")
+    for value in (subset, tmp_path / "val.parquet"):
+        assert as_subset(store, value, "val").ids.tolist() == subset.ids.tolist()
+        assert as_subset(store, value, None).ids.tolist() == subset.ids.tolist()
+        with pytest.raises(ValueError, match=r"is one of the split 'val', not 'train'; .*--split train"):
+            as_subset(store, value)
+    part = store_of(subset.ids[1:], np.zeros(29, np.int64))
+    with pytest.raises(ValueError, match=rf"sample id {subset.ids[0]} is not in split 'val'"):
+        as_subset(part, subset, "val")
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        (np.full(60, 0.5, np.float32), "the score teacher_ce is 0.5 for all 60 samples"),
+        (np.full(60, -np.inf, np.float32), "the score teacher_ce is -inf for all 60 samples"),
+        (np.where(np.arange(60) < 7, np.inf, np.arange(60)), "the score teacher_ce is infinite for 7 of 60 samples"),
+        (np.arange(60.0), None),
+    ],
+)
+def test_scores_that_rank_nothing_are_warned_of(values, line, told):
+    store = a_store()
+    scores = scores_of(store)
+    scores = replace(scores, columns={**scores.columns, "teacher_ce": values})
+    select(store, "hardest", 0.5, scores=scores, score="teacher_ce")
+    assert len(told) == (line is not None)
+    assert all(line in said for said in told)
+
+
+def test_scores_without_class_statistics_reshape_nothing():
+    store = a_store()
+    scores = replace(scores_of(store), class_std=np.array([1.0, 2.5, 3.25]))
+    np.testing.assert_allclose(scores.class_scale(store), scores.class_std, rtol=1e-6)
+    for wrong in (np.full(3, np.nan), np.array([1, np.inf, 2]), np.array([1, 0.0, 2]), np.ones(2)):
+        with pytest.raises(ValueError, match=r"no class statistics for . of 3 classes .*prunekd score /here/store"):
+            replace(scores, class_std=wrong).class_scale(store)
+    with pytest.raises(ValueError, match="these scores are of the split 'val', not 'train'"):
+        replace(scores, provenance={**scores.provenance, "split": "val"}).class_scale(store)
+    without = store_of(np.arange(4), np.array([0, 2, 0, 2]))  # the second class has no samples
+    scale = replace(scores, class_std=np.array([2, np.nan, 3])).class_scale(without)
+    assert scale.tolist() == [2, 1, 3]
+
+
+def test_features_of_something_else_or_damaged_are_refused(tmp_path):
+    store = a_store()
+    file = features_of(store, tmp_path)
+    select(store, "k_center", 0.5, features=str(file))  # of one's own making: nothing beside it
+    describe_features(file, made_for(store, "train"))
+    kept = select(store, "k_center", 0.5, features=file).ids.tolist()
+    values = np.load(file)
+    with pytest.raises(ValueError, match=r"the features .* was made for /here/store .* write them anew"):
+        select(a_store(fingerprint="b" * 64), "k_center", 0.5, features=file)
+    with pytest.raises(ValueError, match=r"features.npy are of the split 'train', not 'val'"):
+        select(store, "k_center", 0.5, features=file, split="val")
+    other = values.copy()
+    other[7] = 0
+    np.save(file, other)
+    with pytest.raises(ValueError, match=r"features.npy is damaged: it is not what the digest in features.npy.json"):
+        select(store, "k_center", 0.5, features=file)
+    other[5, 1] = np.nan
+    np.save(file, other)
+    for beside in (True, False):
+        with pytest.raises(ValueError, match="not finite for 1 samples or more, the first in row 5"):
+            select(store, "k_center", 0.5, features=file)
+        file.with_name("features.npy.json").unlink(missing_ok=beside is False)
+    np.save(file, values)
+    assert select(store, "k_center", 0.5, features=file).ids.tolist() == kept

@@ -16,8 +16,8 @@ from prunekd.common.distributed import World
 from prunekd.distill import CachedTeacher, OnlineTeacher, TeacherSettings, open_teacher
 from prunekd.inference.label_pass import LabelSpec, make_labels
 from prunekd.models import load_trained
+from prunekd.pruning import select
 from prunekd.pruning.scores import read_scores
-from prunekd.pruning.subset import select
 from prunekd.store import Store
 from prunekd.store.jobs.convert import ConvertSettings, convert
 from prunekd.store.sources import open_source

@@ -82,7 +82,7 @@ def inspect_store(
     opened = open_store(store)
     cost: CompactionCost | None = None
     if subset is not None:
-        chosen = prefix(opened, as_subset(opened, subset), keep)
+        chosen = prefix(opened, as_subset(opened, subset, None), keep)
         cost = compaction_cost(opened.split(chosen.info["split"]), chosen.ids, epochs, memory)
     damaged = verify_store(opened, progress=progress or (lambda split, done, total: None)) if verify else None
     return store_facts(opened, cost, damaged)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from prunekd.api.stores import AnyStore, open_store
-from prunekd.pruning import subset as pruning
+from prunekd.pruning import selection as pruning
 from prunekd.pruning.scores.table import Scores, as_scores
 from prunekd.pruning.subset import Subset
 

@@ -174,7 +174,7 @@ def compact(
         RuntimeError: another process is writing to the same folder.
     """
     opened = open_store(store)
-    chosen = prefix(opened, as_subset(opened, subset), keep)
+    chosen = prefix(opened, as_subset(opened, subset, None), keep)
     return compact_store(
         opened,
         chosen.ids,
@@ -218,8 +218,8 @@ def export(
     """
     settings = ExportSettings(format=format, label=label, shard_bytes=shard_bytes, links=links)
     opened = open_store(store)
-    chosen = None if subset is None else as_subset(opened, subset, split or "train")
-    name = split or ("train" if chosen is None else chosen.info.get("split", "train"))
+    chosen = None if subset is None else as_subset(opened, subset, split)
+    name = split or ("train" if chosen is None else chosen.info["split"])
     return export_samples(
         opened,
         opened.split(name).ids if chosen is None else chosen.ids,
@@ -227,7 +227,7 @@ def export(
         settings,
         split=name,
         weights=None if chosen is None else chosen.weights,
-        subset=None if chosen is None else chosen.info,
+        subset=None if chosen is None else chosen.describe(),
         containers=None if containers is None else Path(containers),
         progress=progress or (lambda done, total: None),
     )

@@ -1,7 +1,7 @@
 """The folder of a teacher's soft labels: NumPy arrays, and a JSON that says what they are.
 
     LABELS/
-        labels.json        provenance: teacher, store, view settings, seed, views, temperature, top K
+        labels.json        provenance: teacher, store, view settings, seed, views, temperature, top K; and digests
         sample_ids.npy     int64 (n,), ascending
         logits.npy         float16 (views, n, K), the largest first; or (views, n, classes) where all were kept
         topk_ids.npy       int16 or int32 (views, n, K), their classes
@@ -14,6 +14,8 @@ kill at any moment loses nothing but the blocks that were under way. Processes w
 network file system keeps apart, too.
 """
 
+import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -24,6 +26,8 @@ import numpy as np
 
 from prunekd.common.closing import Closing
 from prunekd.common.files import read_json, replacing, sync_folder, write_json
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "prunekd-labels"
 VERSION = 1
@@ -90,7 +94,7 @@ class LabelsWriter(Closing):
         """Create the files, or go on with those of an earlier attempt.
 
         Raises:
-            ValueError: the earlier attempt was asked for other labels.
+            ValueError: the earlier attempt was asked for other labels, or for those of other samples.
             OSError: they do not fit on the disk.
         """
         plan = self.folder / PLAN_FILE
@@ -99,6 +103,11 @@ class LabelsWriter(Closing):
             if different is not None:
                 raise ValueError(
                     f"{self.folder} was begun with {different}; go on with the settings it was begun with, or remove it"
+                )
+            if not np.array_equal(_load(self._path(SAMPLE_IDS)), ids):
+                raise ValueError(
+                    f"{self.folder} was begun with other samples under the same description; go on with those it was "
+                    "begun with, or remove it"
                 )
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -152,8 +161,13 @@ class LabelsWriter(Closing):
         self._files.clear()
 
     def publish(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Write labels.json, give the folder its name, and return what labels.json holds."""
-        info = self.plan | dict(facts)
+        """Write labels.json with the digests of what is there, give the folder its name, and return what it holds."""
+        arrays = open_arrays(self.folder, self.plan)
+        digests = {
+            SAMPLE_IDS: digest_of_ids(arrays[SAMPLE_IDS]),
+            "views": [digest_of_view(arrays, view) for view in range(self.plan["views"])],
+        }
+        info = self.plan | dict(facts) | {"digests": digests}
         write_json(self.folder / LABELS_FILE, info)
         for leftover in (*self.folder.glob("done-*.txt"), self.folder / PLAN_FILE, self.folder / "lock"):
             leftover.unlink(missing_ok=True)
@@ -200,23 +214,75 @@ def read_info(path: Path) -> dict[str, Any]:
     return info
 
 
+def digest_of_ids(ids: np.ndarray) -> str:
+    """SHA-256 of sample ids int64 (n,), in hexadecimal."""
+    return hashlib.sha256(ids.astype("<i8", copy=False).tobytes()).hexdigest()
+
+
+def digest_of_view(arrays: Mapping[str, np.ndarray], view: int) -> str:
+    """SHA-256 of the records of one view, in hexadecimal: one array after the other, by name."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        if name != SAMPLE_IDS:
+            found.update(np.ascontiguousarray(arrays[name][view]).view(np.uint8).data)
+    return found.hexdigest()
+
+
+def check_view(path: Path, info: Mapping[str, Any], arrays: Mapping[str, np.ndarray], view: int) -> None:
+    """Check the records of one view: by their digest, or by what they hold where 0.1.0 wrote none.
+
+    Raises:
+        ValueError: records that are not what was written; logits that are not finite; classes that do not exist.
+    """
+    if "digests" in info:
+        if digest_of_view(arrays, view) != info["digests"]["views"][view]:
+            raise ValueError(
+                f"the soft labels {path} are damaged: those of view {view} are not what their digest in {LABELS_FILE} "
+                "says; make them again"
+            )
+        return
+    classes = arrays.get("topk_ids")
+    finite = all(np.isfinite(values[view]).all() for name, values in arrays.items() if values.dtype.kind == "f")
+    if not finite or (classes is not None and not ((classes[view] >= 0) & (classes[view] < info["classes"])).all()):
+        raise ValueError(
+            f"the soft labels {path} are damaged: those of view {view} hold numbers that are not finite or classes "
+            f"outside the {info['classes']} there are; make them again"
+        )
+
+
 def open_arrays(path: Path, info: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The arrays of finished soft labels by name, memory-mapped, read-only.
 
+    The records are checked by `check_view` when they are first used.
+
     Raises:
-        ValueError: a file that is missing, cut off or of another shape; the message names it.
+        ValueError: a file that is missing, cut off or of another shape, or ids that are not what was written; the
+            message names it.
     """
     expected = layout_of(info) | {SAMPLE_IDS: (np.dtype(np.int64), (info["samples"],))}
     arrays = {}
     for name, (dtype, shape) in expected.items():
         file = path / f"{name}.npy"
-        try:
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{file} cannot be read: {error}; make the soft labels again") from None
+        array = _load(file)
         if array.dtype != dtype or array.shape != shape:
             raise ValueError(
                 f"{file} holds {array.dtype} {array.shape}, {LABELS_FILE} says {dtype} {shape}; make the labels again"
             )
         arrays[name] = array
+    ids = arrays[SAMPLE_IDS]
+    if "digests" not in info:
+        logger.debug(f"{path} has no digests: prunekd 0.1.0 wrote it, and damage to its values may go unnoticed")
+    elif digest_of_ids(ids) != info["digests"][SAMPLE_IDS]:
+        raise ValueError(f"{path / SAMPLE_IDS}.npy is damaged: it is not what its digest says; make the labels again")
+    if len(ids) and (ids[0] < 0 or (np.diff(ids) <= 0).any()):
+        raise ValueError(f"{path / SAMPLE_IDS}.npy is damaged: its ids do not ascend from 0 on; make the labels again")
     return arrays
+
+
+def _load(file: Path) -> np.ndarray:
+    """An array, memory-mapped, read-only; ValueError if it cannot be read."""
+    try:
+        array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read: {error}; make the soft labels again") from None
+    return array

@@ -75,6 +75,11 @@ class Objective:
                 "leave them out or use the objective reshape"
             )
         self.settings = settings
+        if class_scale is not None and not bool((torch.isfinite(class_scale) & (class_scale > 0)).all()):
+            raise ValueError(
+                "class_scale holds numbers that are not positive and finite; give the mean std of the teacher's logits "
+                "for every class: those that `prunekd score STORE --teacher T` writes"
+            )
         self.class_scale = class_scale
         self.chosen = _checked(type(self), options or {})
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunekd.distill.labels_file import SAMPLE_IDS, first_difference, open_arrays, read_info
+from prunekd.distill.labels_file import SAMPLE_IDS, check_view, first_difference, open_arrays, read_info
 from prunekd.input.plan import EpochPlan
 from prunekd.input.views import ViewSettings
 from prunekd.store import Store
@@ -44,7 +44,8 @@ class SoftLabels:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        assert self.ids is None or (self.std is not None and self.logsumexp is not None)
+        if self.ids is not None and (self.std is None or self.logsumexp is None):
+            raise ValueError("soft labels of the top K classes (ids) need std and logsumexp of all logits, too")
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -90,6 +91,7 @@ class CachedTeacher:
         self.temperature: float = info["temperature"]
         self._arrays = {name: array for name, array in arrays.items() if name != SAMPLE_IDS}
         self._pin = pin
+        self._checked: set[int] = set()  # views whose records were found undamaged
 
     def __repr__(self) -> str:
         kept = "all" if self.topk is None else f"top {self.topk} of"
@@ -101,7 +103,7 @@ class CachedTeacher:
     @classmethod
     def open(
         cls,
-        path: Path,
+        path: str | Path,
         store: Store,
         *,
         view: ViewSettings | None = None,
@@ -125,6 +127,7 @@ class CachedTeacher:
             ValueError: labels that are unfinished, damaged or belong to something else; the message names the first
                 difference.
         """
+        path = Path(path)
         info = read_info(path)
         remade = f"make others: prunekd labels {store.path} --out LABELS"
         if info["fingerprint"] not in (store.fingerprint, *store.lineage):
@@ -162,10 +165,19 @@ class CachedTeacher:
     def lookup(self, ids: Tensor, view_index: int) -> SoftLabels:
         """Soft labels of the samples `ids` int64 (B,) on the host, on the host; one gather, no other copy.
 
+        The first call for a view reads all its records once and checks them.
+
         Raises:
-            ValueError: a sample without a label.
+            ValueError: a sample without a label, no such view, or damaged records.
         """
-        assert 0 <= view_index < self.views, view_index
+        if not 0 <= view_index < self.views:
+            raise ValueError(
+                f"view_index is {view_index}, and the soft labels {self.path} have views 0 to {self.views - 1}; take "
+                "view_index_for(epoch)"
+            )
+        if view_index not in self._checked:
+            check_view(self.path, self.info, self._arrays, view_index)
+            self._checked.add(view_index)
         rows = self._find(ids.numpy())
         found = {name: self._gather(array[view_index], rows) for name, array in self._arrays.items()}
         if self.topk is None:

@@ -66,7 +66,7 @@ class LabelSpec:
     def __post_init__(self) -> None:
         self.teacher.check_fits(self.store.classes)
         if self.subset is not None:
-            self.subset.check(self.store)
+            self.subset.check(self.store, "train")
         if self.views < 1:
             raise ValueError(f"views is {self.views}; it must be 1 or more (8 by default: one view alone overfits)")
 

@@ -15,6 +15,7 @@ from prunekd.input.views import ViewSettings
 from prunekd.pruning.parquet import made_for
 from prunekd.pruning.scores import FEATURE_SCORES, SCORES, Scores, compute_scores
 from prunekd.pruning.scores.compute import choose
+from prunekd.pruning.scores.features import describe_features
 from prunekd.store import Store
 
 LOGITS = "logits"  # every score that needs logits alone
@@ -86,13 +87,11 @@ def score_store(
             gather=world.gather_rows,
             seed=seed,
         )
-    scores.provenance.update(
-        **made_for(store, "train"),
-        teacher=teacher.describe(),
-        view=view.to_dict(),
-        seed=seed,
-        seconds=time.perf_counter() - started,
-    )
+    origin = {**made_for(store, "train"), "teacher": teacher.describe(), "view": view.to_dict(), "seed": seed}
+    if features and world.is_main:
+        describe_features(features, origin)
+    world.barrier()
+    scores.provenance.update(**origin, seconds=time.perf_counter() - started)
     return scores
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from prunekd.common.registry import unknown
@@ -13,7 +14,7 @@ from prunekd.input.readers.native_reader import NativeReader
 from prunekd.input.readers.reader import Reader
 from prunekd.input.readers.torch_reader import TorchReader
 from prunekd.input.views import ViewSettings, views
-from prunekd.store import Store
+from prunekd.store import Store, open_store
 
 __all__ = [
     "ON_ERROR",
@@ -57,7 +58,7 @@ READERS: dict[str, Callable[..., Reader]] = {
 
 def open_reader(
     name: str,
-    store: Store,
+    store: Store | str | Path,
     split: str = "train",
     workers: int | None = None,
     pin: bool = False,
@@ -66,6 +67,7 @@ def open_reader(
     """Open the reader registered under `name` on a split of a store.
 
     Args:
+        store: an open store, or its path.
         workers: decoding threads or processes; None for one per core.
         pin: deliver images in pinned memory, for copies to a GPU that overlap with work.
         on_error: what happens with a corrupt sample: `raise`, `replace` it by a kept one of its class, or `skip` it.
@@ -75,4 +77,5 @@ def open_reader(
     """
     if name not in READERS:
         raise unknown("reader", name, READERS)
-    return READERS[name](store, split, workers=workers, pin=pin, on_error=on_error)
+    opened = store if isinstance(store, Store) else open_store(store)
+    return READERS[name](opened, split, workers=workers, pin=pin, on_error=on_error)

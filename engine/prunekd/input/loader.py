@@ -214,13 +214,11 @@ class Loader(Closing):
         return plan if self._replay is None else self._replay(plan, epoch)
 
     def _finished(self, batch: Batch) -> Batch:
-        """A reader's batch as this Loader yields it, in memory that no later batch is written to."""
+        """A reader's batch as this Loader yields it."""
         on_cpu = self.device.type == "cpu"
         images = batch.images
         if self.dtype != torch.uint8:
             images = to_input(images, self.mean, self.std, self.dtype)
-        elif on_cpu and not self._pin:
-            images = images.clone()
         batch = batch._replace(images=images)
         if not (on_cpu and self._pin):
             return batch
@@ -300,12 +298,6 @@ class Loader(Closing):
         if subset is None:
             return self._split.ids, None
         chosen = as_subset(self.store, subset, self._split.name)
-        if chosen.info["split"] != self._split.name:
-            raise ValueError(
-                f"the subset is one of the split {chosen.info['split']!r}, the Loader reads {self._split.name!r}; "
-                "use that split, or select samples of this one"
-            )
-        self._split.rows(chosen.ids)  # ValueError if one is missing
         order = np.argsort(chosen.ids) if self.shuffle else np.arange(len(chosen))
         return chosen.ids[order], None if chosen.weights is None else chosen.weights[order].astype(np.float32)
 

@@ -16,6 +16,9 @@ def order(seed: int, epoch: int, ids: np.ndarray, world_size: int = 1, rank: int
     Ids are sorted by a random number of their own, so the order of a subset is the order of the whole restricted to
     it, whatever the order of `ids`. Rank r takes every `world_size`-th from the r-th on: the samples that the ranks
     together visit in a step do not depend on how many ranks there are.
+
+    Raises:
+        ValueError: an id named twice.
     """
     ids = np.asarray(ids, dtype=np.int64)
     return ids[_permutation(seed, epoch, ids)][rank::world_size]
@@ -25,8 +28,16 @@ def _permutation(seed: int, epoch: int, ids: np.ndarray) -> np.ndarray:
     keys = random_keys(seed, epoch, ORDER, ids)
     positions = np.argsort(keys)
     if len(keys) > 1 and (np.diff(keys[positions]) == 0).any():
-        return np.lexsort((ids, keys))  # equal keys are ordered by id; about one plan in 10^7 at ImageNet's size
+        positions = np.lexsort((ids, keys))  # equal keys are ordered by id; about one plan in 10^7 at ImageNet's size
+        _refuse_repeats(ids[positions])  # an id has one key, so an id named twice ends up here
     return positions
+
+
+def _refuse_repeats(gathered: np.ndarray) -> None:
+    """Raise ValueError for an id named twice, of ids int64 (n,) that stand side by side where they are equal."""
+    repeated = gathered[1:][gathered[1:] == gathered[:-1]]
+    if len(repeated):
+        raise ValueError(f"the plan names {len(repeated)} ids more than once, such as {repeated[0]}; name each once")
 
 
 class BatchPlan(NamedTuple):
@@ -121,8 +132,8 @@ def train_plan(
             shares of the last batch differ by at most one sample.
 
     Raises:
-        ValueError: not one full batch with `drop_last`; a batch that the ranks cannot share equally; or, where a
-            shuffled epoch ends in a short batch, fewer samples in it than ranks.
+        ValueError: an id named twice; not one full batch with `drop_last`; a batch that the ranks cannot share equally;
+            or, where a shuffled epoch ends in a short batch, fewer samples in it than ranks.
     """
     ids = split.ids if ids is None else np.asarray(ids, dtype=np.int64)
     if batch_size % world_size:
@@ -136,7 +147,11 @@ def train_plan(
             f"the last batch of {len(ids)} samples in batches of {batch_size} has {rest} for {world_size} processes, "
             "so they would not take the same number of steps; use drop_last=True or another batch_size"
         )
-    positions = _permutation(seed, epoch, ids) if shuffle else np.arange(len(ids))
+    if shuffle:
+        positions = _permutation(seed, epoch, ids)
+    else:
+        positions = np.arange(len(ids))
+        _refuse_repeats(np.sort(ids))
     positions = positions[: steps * batch_size if drop_last else None][rank::world_size]
     weights = None if weights is None else np.asarray(weights, dtype=np.float32)
     return EpochPlan(

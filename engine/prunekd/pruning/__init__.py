@@ -4,6 +4,7 @@ A pass of the teacher gives scores (`scores.compute_scores`), a policy turns the
 ranking is a subset (`select`).
 """
 
-from prunekd.pruning.subset import Subset, as_subset, read_subset, select, select_ratios, write_subset
+from prunekd.pruning.selection import select, select_ratios
+from prunekd.pruning.subset import Subset, as_subset, read_subset, write_subset
 
 __all__ = ["Subset", "as_subset", "read_subset", "select", "select_ratios", "write_subset"]

@@ -113,7 +113,8 @@ def compare_subsets(
         score: a column of it; None for the first subset's own, else the file's first.
 
     Raises:
-        ValueError: fewer than two subsets, or ones of different stores.
+        ValueError: fewer than two subsets, or ones of different stores or splits, or a sample without
+            a score.
     """
     if len(subsets) < 2:
         raise ValueError("to compare takes two subsets or more")
@@ -167,6 +168,6 @@ def _by_difficulty(subsets: Mapping[str, Subset], scores: Scores, name: str) -> 
     tenth[order] = np.arange(len(order)) * BINS // len(order)
     shares = []
     for subset in subsets.values():
-        found = np.bincount(tenth[np.searchsorted(scores.ids, subset.ids)], minlength=BINS)
+        found = np.bincount(tenth[scores.rows(subset.ids)], minlength=BINS)
         shares.append((found / len(subset)).tolist())
     return shares

@@ -38,7 +38,7 @@ def draw_contact_sheet(
     dropped = np.setdiff1d(split.ids, subset.ids)
     blocks = [_sample(ids, seed) for ids in (subset.ids, dropped)]
     if scores is not None:
-        scores.check(store)
+        scores.check(store, subset.info["split"])
         name = score or _shown_score(subset, scores)
         for k, ids in enumerate(blocks):
             difficulty = scores.difficulty(name, ids)

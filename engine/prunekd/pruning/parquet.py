@@ -1,7 +1,9 @@
 """Parquet tables with a JSON description in their schema, and the check that they belong to the store in hand."""
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -13,7 +15,10 @@ from prunekd.common.arrow import naming_damage
 from prunekd.common.files import replacing
 from prunekd.store import Store
 
+logger = logging.getLogger(__name__)
+
 KEY = b"prunekd"
+DIGEST = "digest"
 
 
 class StoreIdentity(TypedDict):
@@ -32,11 +37,32 @@ class Origin(TypedDict):
 
 
 def write_table(path: Path, columns: Mapping[str, np.ndarray], description: Mapping[str, object]) -> None:
-    """Write `columns` with `description` as JSON under the schema's key `prunekd`, whole or not at all."""
-    metadata = {KEY: json.dumps(dict(description), allow_nan=False).encode()}
+    """Write `columns` with `description` as JSON under the schema's key `prunekd`, whole or not at all.
+
+    The description also gets a `digest` of itself and of the columns, which `read_table` checks.
+    """
+    described = {**description, DIGEST: file_digest(columns, description)}
+    metadata = {KEY: json.dumps(described, allow_nan=False).encode()}
     table = pa.table({name: pa.array(values) for name, values in columns.items()}).replace_schema_metadata(metadata)
     with replacing(path) as temporary:
         pq.write_table(table, temporary, write_page_checksum=True)
+
+
+def columns_digest(columns: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of the names, dtypes and values of columns, in hexadecimal; their order does not matter."""
+    found = hashlib.sha256()
+    for name in sorted(columns):
+        values = np.ascontiguousarray(columns[name])
+        values = values.astype(values.dtype.newbyteorder("<"), copy=False)
+        found.update(f"{name} {values.dtype.str} {values.shape} ".encode())
+        found.update(values.view(np.uint8).data if values.size else b"")
+    return found.hexdigest()
+
+
+def file_digest(columns: Mapping[str, np.ndarray], description: Mapping[str, object]) -> str:
+    """SHA-256 of all that a file says, in hexadecimal."""
+    text = json.dumps(dict(description), sort_keys=True)
+    return hashlib.sha256(f"{text} {columns_digest(columns)}".encode()).hexdigest()
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -62,11 +88,18 @@ def describe(path: Path) -> dict[str, Any]:
     return description
 
 
-def read_table(path: Path, kind: str, version: int, remedy: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Columns and description of a file of the format `kind`.
+def read_table(
+    path: Path, kind: str, version: int, remedy: str, needed: Callable[[Mapping[str, Any]], Iterable[str]]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Columns and description of a file of the format `kind`; the digest is checked and left out.
+
+    Args:
+        remedy: ends error messages.
+        needed: the columns that a file with this description has.
 
     Raises:
-        ValueError: as `describe`, or the file is of another kind or a later version; `remedy` ends the message.
+        ValueError: as `describe`; the file is of another kind or version, lacks a column, has a missing value or is not
+            what was written.
     """
     description = describe(path)
     if description["format"] != kind:
@@ -77,7 +110,32 @@ def read_table(path: Path, kind: str, version: int, remedy: str) -> tuple[dict[s
         )
     with naming_damage(path, remedy):
         table = pq.read_table(path, page_checksum_verification=True)
-    return {name: table.column(name).to_numpy() for name in table.column_names}, description
+    lacking = [name for name in needed(description) if name not in table.column_names]
+    if lacking:
+        raise ValueError(f"{path} lacks the columns {', '.join(lacking)}; {remedy}")
+    columns = {name: table.column(name).to_numpy() for name in table.column_names}
+    digest = description.pop(DIGEST, None)
+    if digest is None:
+        logger.debug(f"{path} has no digest: prunekd 0.1.0 wrote it, and damage to its values may go unnoticed")
+    elif digest != file_digest(columns, description):
+        raise ValueError(f"{path} is damaged or was edited: its content is not what its digest says; {remedy}")
+    return columns, description
+
+
+def check_column(path: Path, name: str, values: np.ndarray, kinds: str, remedy: str) -> None:
+    """Raise ValueError for a column of another kind of dtype than `kinds` (NumPy's letters) or with missing values."""
+    if values.dtype.kind not in kinds:  # missing integers turn a column into floats
+        raise ValueError(f"column {name} of {path} holds {values.dtype} or missing values; {remedy}")
+
+
+def check_ids(path: Path, ids: np.ndarray, remedy: str) -> None:
+    """Raise ValueError unless these are sample ids: integers from 0 on, each once."""
+    check_column(path, "id", ids, "iu", remedy)
+    values, counts = np.unique(ids, return_counts=True)
+    if len(values) and values[0] < 0:
+        raise ValueError(f"{path} names the sample id {values[0]}, and ids count from 0; {remedy}")
+    if len(values) < len(ids):
+        raise ValueError(f"{path} names the samples {some(values[counts > 1])} more than once; {remedy}")
 
 
 def check_store(what: str, description: Mapping[str, object], store: Store, remedy: str) -> None:
@@ -94,10 +152,24 @@ def check_store(what: str, description: Mapping[str, object], store: Store, reme
     )
 
 
+def check_split(what: str, description: Mapping[str, object], split: str, remedy: str) -> None:
+    """Raise ValueError if a file belongs to another split than `split`.
+
+    Args:
+        what: begins the message, as in "these scores are".
+        remedy: ends it.
+    """
+    if description.get("split", split) != split:
+        raise ValueError(f"{what} of the split {description['split']!r}, not {split!r}; {remedy}")
+
+
 def check_same_store(one: str, its: Mapping[str, object], other: str, others: Mapping[str, object]) -> None:
-    """Raise ValueError if two files were made for different stores; the message names both."""
+    """Raise ValueError if two files were made for different stores or splits; the message names both."""
     if its.get("fingerprint") != others.get("fingerprint"):
         raise ValueError(f"{one} was made for {_named(its)}, but {other} for {_named(others)}; use files of one store")
+    splits = its.get("split"), others.get("split")
+    if None not in splits and splits[0] != splits[1]:
+        raise ValueError(f"{one} is of the split {splits[0]!r}, but {other} of {splits[1]!r}; use files of one split")
 
 
 def made_for(store: Store, split: str) -> Origin:

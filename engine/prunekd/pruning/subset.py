@@ -1,22 +1,40 @@
 """Subsets: the kept samples of a store, with where they came from."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prunekd.common.registry import unknown
-from prunekd.pruning.parquet import check_store, made_for, read_table, some, write_table
-from prunekd.pruning.policies import BALANCES, POLICIES, Policy
-from prunekd.pruning.scores.features import read_features
-from prunekd.pruning.scores.table import Scores
+from prunekd.pruning.parquet import (
+    check_column,
+    check_ids,
+    check_split,
+    check_store,
+    columns_digest,
+    made_for,
+    read_table,
+    some,
+    write_table,
+)
 from prunekd.store import Split, Store
 
 FORMAT = "prunekd-subset"
 VERSION = 1
+NEEDED: dict[str, type | tuple[type, ...]] = {  # what every subset says of itself, with its type
+    "policy": str,
+    "keep": (int, float),
+    "kept": int,
+    "total": int,
+    "class_counts": list,
+    "class_totals": list,
+    "split": str,
+    "fingerprint": str,
+    "store": dict,
+}
 UNSCORED = {"score": None, "score_definition": None, "scored_by": None}
 
 
@@ -60,7 +78,7 @@ class Subset:
             raise ValueError(f"ids {some(values[counts > 1])} are named more than once; name each sample once")
         sizes = np.bincount(part.labels, minlength=len(store.classes))
         common = {"policy": "given", "parameters": {}, "balance": "none", "seed": 0}
-        return _prefix(
+        return first_of(
             part, ids, len(ids), len(ids) / len(part.ids), sizes, {**common, **made_for(store, split), **UNSCORED}
         )
 
@@ -72,102 +90,55 @@ class Subset:
         """Write this subset as Parquet: `id` in rank order, `weight` where it has one; info under the key `prunekd`."""
         write_subset(Path(path), self)
 
-    def check(self, store: Store) -> None:
-        """Raise ValueError if this subset was made for another store than `store`; the message names both."""
-        remedy = (
-            f"make one for it: prunekd select {store.path} --policy {self.info['policy']} --keep {self.info['keep']:g}"
-        )
-        check_store("this subset", self.info, store, remedy)
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of ids, their order and weights, in hexadecimal: what tells two subsets of one description apart."""
+        columns = {"id": self.ids.astype(np.int64)}
+        if self.weights is not None:
+            columns["weight"] = self.weights.astype(np.float32)
+        return columns_digest(columns)
+
+    def describe(self) -> dict[str, Any]:
+        """`info` with the `digest`: what runs and other files record of a subset."""
+        return {**self.info, "digest": self.digest}
+
+    def check(self, store: Store, split: str | None = None) -> None:
+        """Check that this subset was made for `store` and, where one is given, for this split of it.
+
+        Raises:
+            ValueError: it was made for another store (the message names both) or split, or, with `split`, the store
+                lacks some of its samples.
+        """
+        policy, keep = self.info["policy"], self.info["keep"]
+        command = f"prunekd select {store.path} --policy {policy} --keep {keep:g}"
+        check_store("this subset", self.info, store, f"make one for it: {command}")
+        if split is not None:
+            check_split("this subset is one", self.info, split, f"make one of that split: {command} --split {split}")
+            store.split(split).rows(self.ids)
 
 
-def as_subset(store: Store, value: "Subset | str | Path | np.ndarray", split: str = "train") -> Subset:
-    """A subset from what people hold: a Subset, the path of its file, or sample ids, int64 (k,)."""
+def as_subset(
+    store: Store, value: "Subset | str | Path | np.ndarray | Sequence[int]", split: str | None = "train"
+) -> Subset:
+    """A subset of a split from what people hold: a Subset, the path of its file, or sample ids, int64 (k,).
+
+    Args:
+        split: what it must be a subset of; None takes a Subset or file of any split, and ids of `train`.
+
+    Raises:
+        ValueError: as `Subset.check`, `read_subset` and `Subset.of_ids`.
+    """
     if isinstance(value, Subset):
         subset = value
     elif isinstance(value, (str, Path)):
-        subset = read_subset(Path(value))
+        subset = read_subset(value)
     else:
-        return Subset.of_ids(store, np.asarray(value), split)
-    subset.check(store)
+        return Subset.of_ids(store, np.asarray(value), split or "train")
+    subset.check(store, split)
     return subset
 
 
-def select(store: Store, policy: str, keep: float, seed: int = 0, **options: Any) -> Subset:
-    """Keep the fraction `keep` of a split: `select_ratios` for one ratio."""
-    return select_ratios(store, policy, [keep], seed, **options)[0]
-
-
-def select_ratios(
-    store: Store,
-    policy: str,
-    keeps: Sequence[float],
-    seed: int = 0,
-    *,
-    scores: Scores | None = None,
-    score: str | None = None,
-    balance: str | None = None,
-    parameters: Mapping[str, float] | None = None,
-    split: str = "train",
-    features: Path | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Subset]:
-    """Keep each of several fractions of a split: prefixes of one ranking, unless the policy's depends on the ratio.
-
-    Args:
-        store: an open store.
-        policy: a key of POLICIES.
-        keeps: each in (0, 1]; see `Policy.count` for how many samples one means.
-        seed: of the policies that draw.
-        scores: of this store; read only by policies that need one.
-        score: the column to rank by; None for the policy's own choice.
-        balance: a key of BALANCES; None for the policy's own choice.
-        parameters: overrides of the policy's parameters.
-        split: the name of a split of the store.
-        features: of policies that need them, a file that `prunekd score --features` wrote for this split.
-        progress: called by slow policies with classes done and in all.
-
-    Raises:
-        ValueError: a value out of range, an unknown name, scores missing or made for another store, or NaN scores.
-    """
-    for keep in keeps:
-        if not 0 < keep <= 1:
-            raise ValueError(f"keep must be a fraction in (0, 1], not {keep}")
-    plan = _policy(policy)
-    balance = balance or plan.default_balance
-    part = store.split(split)
-    _check(plan, balance, seed, score, parameters or {})
-    order = np.argsort(part.ids, kind="stable")
-    ids, labels = part.ids[order], part.labels[order]
-    difficulty = _difficulty(store, plan, scores, score, ids, split) if plan.needs_score else None
-    numbers = {**plan.parameters, **(parameters or {})}
-    needed: dict[str, object] = {}
-    if "progress" in plan.needs:
-        needed["progress"] = progress
-    if "features" in plan.needs:
-        needed["features"] = _features(plan, features, len(ids))
-    if "p_mean" in plan.needs:
-        needed["p_mean"] = _p_mean(plan, scores, ids)
-
-    def ranking(**more: float) -> np.ndarray:
-        return plan.rank(difficulty, labels, ids, seed, balance=balance, **numbers, **needed, **more)
-
-    rankings = [ranking(keep=keep) for keep in keeps] if "keep" in plan.needs else [ranking()] * len(keeps)
-    sizes = np.bincount(part.labels, minlength=len(store.classes))
-    common = {
-        "policy": policy,
-        "parameters": numbers,
-        "balance": balance,
-        "seed": seed,
-        **made_for(store, split),
-        **_scored_by(plan, scores, score),
-    }
-    return [
-        _prefix(part, ranked, plan.count(keep, sizes, balance), keep, sizes, common)
-        for keep, ranked in zip(keeps, rankings, strict=True)
-    ]
-
-
-def _prefix(
+def first_of(
     part: Split, ranking: np.ndarray, count: int, keep: float, sizes: np.ndarray, common: Mapping[str, object]
 ) -> Subset:
     """The first `count` samples of a ranking, with what a subset says of itself; `sizes` are those of the classes."""
@@ -190,87 +161,36 @@ def _prefix(
     return Subset(ids=ids, info=json.loads(json.dumps(info)))
 
 
-def _check(plan: Policy, balance: str, seed: int, score: str | None, parameters: Mapping[str, float]) -> None:
-    """Raise ValueError for a balance, seed, score or parameter that does not exist or does not go with the policy."""
-    if balance not in BALANCES:
-        raise unknown("balance", balance, BALANCES)
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed must be in [0, 2^64), not {seed}")
-    if score and not plan.needs_score:
-        raise ValueError(f"policy {plan.name} ranks by no score, so {score!r} cannot be used")
-    for name in parameters:
-        if not plan.parameters:
-            raise ValueError(f"policy {plan.name} has no parameters, so {name!r} cannot be set")
-        if name not in plan.parameters:
-            raise unknown(f"parameter of policy {plan.name}", name, plan.parameters)
-
-
-def _features(plan: Policy, path: Path | None, count: int) -> np.ndarray:
-    if path is None:
-        raise ValueError(
-            f"policy {plan.name} looks at features; write them with `prunekd score STORE --teacher T --features F.npy "
-            "--out SCORES` and give --features F.npy"
-        )
-    return read_features(path, count)
-
-
-def _p_mean(plan: Policy, scores: Scores | None, ids: np.ndarray) -> np.ndarray:
-    if scores is None or "p_mean" not in scores.columns:
-        raise ValueError(
-            f"policy {plan.name} also needs the column p_mean; train with --track dual,p_mean and give the run's "
-            "scores.parquet"
-        )
-    return scores.values("p_mean", ids)
-
-
-def write_subset(path: Path, subset: Subset) -> None:
+def write_subset(path: str | Path, subset: Subset) -> None:
     """Write `subset` as Parquet: `id` in rank order, `weight` where it has one; info under the schema's `prunekd`."""
     columns = {"id": subset.ids}
     if subset.weights is not None:
         columns["weight"] = subset.weights
-    write_table(path, columns, {"format": FORMAT, "version": VERSION, **subset.info})
+    write_table(Path(path), columns, {"format": FORMAT, "version": VERSION, **subset.info})
 
 
-def read_subset(path: Path) -> Subset:
-    """Read what `write_subset` wrote.
+def read_subset(path: str | Path) -> Subset:
+    """Read what `write_subset` wrote, and check its contents.
 
     Raises:
-        ValueError: the file is missing, not a subset, or has lost its `id` column.
+        ValueError: the file is missing, not a subset, damaged, or holds ids or weights that cannot be right.
     """
-    remedy = "make one with: prunekd select STORE --policy POLICY --keep RATIO --out FILE"
-    table, description = read_table(path, FORMAT, VERSION, remedy)
-    if "id" not in table:
-        raise ValueError(f"{path} lacks the column id; {remedy}")
+    path, remedy = Path(path), "make one with: prunekd select STORE --policy POLICY --keep RATIO --out FILE"
+    table, description = read_table(path, FORMAT, VERSION, remedy, lambda description: ["id"])
     info = {name: value for name, value in description.items() if name not in ("format", "version")}
-    return Subset(ids=table["id"], weights=table.get("weight"), info=info)
-
-
-def _policy(name: str) -> Policy:
-    if name not in POLICIES:
-        raise unknown("policy", name, POLICIES)
-    return POLICIES[name]
-
-
-def _scored_by(plan: Policy, scores: Scores | None, score: str | None) -> Mapping[str, object]:
-    name = score or plan.default_score
-    if scores is None or name is None:
-        return UNSCORED
-    makers = {key: scores.provenance.get(key) for key in ("teacher", "view", "seed")}
-    return {"score": name, "score_definition": scores.definitions[name], "scored_by": makers}
-
-
-def _difficulty(
-    store: Store, plan: Policy, scores: Scores | None, score: str | None, ids: np.ndarray, split: str
-) -> np.ndarray:
-    name = score or plan.default_score
-    assert name is not None
-    if scores is None:
-        raise ValueError(
-            f"policy {plan.name} ranks by a score ({name}) and no scores were given; make them with: "
-            f"prunekd score {store.path} --teacher TEACHER --out scores.parquet"
-        )
-    scores.check(store)
-    scored_split = scores.provenance.get("split", split)
-    if scored_split != split:
-        raise ValueError(f"the scores are of the split {scored_split!r}, not {split!r}; score that split")
-    return scores.difficulty(name, ids)
+    for name, kind in NEEDED.items():
+        if not isinstance(info.get(name), kind):
+            raise ValueError(f"{path} has a damaged prunekd description: {name} is {info.get(name)!r}; {remedy}")
+    ids, weights = table["id"], table.get("weight")
+    if len(ids) != info["kept"] or not len(ids):
+        raise ValueError(f"{path} holds {len(ids)} ids, and its description says {info['kept']}; {remedy}")
+    check_ids(path, ids, remedy)
+    if weights is not None:
+        check_column(path, "weight", weights, "f", remedy)
+        wrong = ~np.isfinite(weights) | (weights < 0)
+        if wrong.any():
+            raise ValueError(
+                f"{path} gives {int(wrong.sum())} samples a weight that is negative or not finite, the first with id "
+                f"{ids[wrong][0]}: {weights[wrong][0]}; {remedy}"
+            )
+    return Subset(ids=ids.astype(np.int64, copy=False), weights=weights, info=info)

@@ -155,7 +155,7 @@ def _scores(settings: SweepSettings, spec: SweepSpec, world: World, passes: Pass
         given = _scores_file(spec.out)
     if given is not None:
         scores = as_scores(given)
-        scores.check(spec.store)
+        scores.check(spec.store, "train")
         return scores
     assert spec.teacher is not None
     scores = score_store(

@@ -9,7 +9,7 @@ from prunekd.common.distributed import World
 from prunekd.common.files import read_json, write_json
 from prunekd.common.ledger import Ledger
 from prunekd.common.machine import describe_machine
-from prunekd.pruning.subset import Subset, read_subset, select, write_subset
+from prunekd.pruning import Subset, read_subset, select, write_subset
 from prunekd.sweep.arms import ARMS, Arm
 from prunekd.sweep.grid import WHOLE, PlannedRun, SweepSpec, plan_runs
 from prunekd.sweep.turns import Progress, time_in_turns, train_in_turns
@@ -105,7 +105,7 @@ def _select_all(
         path = spec.out / "subsets" / f"{run.policy}-keep{run.keep:g}-seed{run.seed}.parquet"
         if path.exists():
             subsets[key] = read_subset(path)
-            subsets[key].check(spec.store)
+            subsets[key].check(spec.store, "train")
             continue
         started = time.perf_counter()
         subsets[key] = select(spec.store, policy=run.policy, keep=run.keep, seed=run.seed, scores=spec.scores)

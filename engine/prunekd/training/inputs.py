@@ -39,8 +39,6 @@ def class_scale(scores: Scores | str | Path, store: Store) -> Tensor:
     """Class statistics, float32 (C,), that P2's logit reshaping takes from the scores of this store.
 
     Raises:
-        ValueError: the scores are of another store.
+        ValueError: the scores are of another store, or have no such statistics.
     """
-    opened = as_scores(scores)
-    opened.check(store)
-    return torch.as_tensor(opened.class_std, dtype=torch.float32)
+    return torch.from_numpy(as_scores(scores).class_scale(store))

@@ -61,7 +61,7 @@ class RunSpec:
         if self.reader not in READERS:
             raise unknown("reader", self.reader, READERS)
         if self.subset is not None:
-            self.subset.check(self.store)
+            self.subset.check(self.store, "train")
         if self.teacher is not None:
             self.teacher.check_fits(self.store.classes)
         if self.class_scale is not None and not self.distils:
@@ -136,7 +136,7 @@ class RunSpec:
             "model": None if self.model is None else self.model_name,
             "initial_weights": None if self.model is None else digest_of(self.model),
             "store": {"path": str(self.store.path), "fingerprint": self.store.fingerprint},
-            "subset": None if self.subset is None else self.subset.info,
+            "subset": None if self.subset is None else self.subset.describe(),
             "teacher": None if self.teacher is None else self.teacher.describe(),
             "soft_labels": None if self.cached is None else {"path": str(self.cached.path), **self.cached.info},
             "alpha": settings.alpha if self.distils else None,
@@ -168,6 +168,8 @@ def prepare_folder(spec: RunSpec, resume: str | None) -> None:
     if resume is None:
         raise ValueError(f"{spec.out} holds a run already; use --resume auto to go on with it, or another --out")
     before = read_json(file)
+    if isinstance(before.get("subset"), dict) and described["subset"] and "digest" not in before["subset"]:
+        described["subset"].pop("digest")  # prunekd 0.1.0 wrote none
     for key in IDENTITY:
         if before.get(key) != described[key]:
             raise ValueError(

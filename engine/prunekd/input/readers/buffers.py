@@ -1,42 +1,49 @@
-"""Memory of batches, used again."""
+"""Memory of batches, used again once nothing refers to it."""
 
-import threading
+import weakref
+from collections import deque
 
 import torch
 from torch import Tensor
+
+IDLE = 8  # blocks kept for later at most, whatever was held at a time
 
 
 class Buffers:
     """Blocks for the images of a batch, uint8 (B, size, size, 3); threads may share it.
 
-    With `pin` every block is a fresh one of PyTorch's pinned-memory cache, which is not reused before asynchronous
-    copies out of it are done; giving it back is letting go of it.
+    A block is taken again only when every tensor and array over its memory is gone, so a batch lives as long as
+    something refers to it. With `pin` every block is a fresh one of PyTorch's pinned-memory cache, which is not reused
+    before asynchronous copies out of it are done.
     """
 
     def __init__(self, pin: bool) -> None:
         self._pin = pin
-        self._free: list[Tensor] = []
-        self._lock = threading.Lock()
+        # a deque, since its `append` and `pop` need no lock: the last reference to a block may go anywhere, even in a
+        # garbage collection while this very object is in use
+        self._idle: deque[Tensor] = deque(maxlen=IDLE)
 
     def take(self, batch_size: int, size: int) -> Tensor:
         """A block whose contents may be anything."""
         shape = (batch_size, size, size, 3)
         if self._pin:
             return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        with self._lock:
-            for i, buffer in enumerate(self._free):
-                if buffer.shape == shape:
-                    return self._free.pop(i)
-            self._free.clear()  # blocks of another shape belong to another plan
-        return torch.empty(shape, dtype=torch.uint8)
-
-    def give_back(self, images: Tensor) -> None:
-        """Let a block be taken again."""
-        if not self._pin:
-            with self._lock:
-                self._free.append(images)
+        block = self._reused(shape)
+        # All tensors over the memory share one storage, which holds `lent`; so when `lent` goes, all have gone.
+        lent = block.numpy().view()
+        weakref.finalize(lent, self._idle.append, block).atexit = False
+        return torch.from_numpy(lent)
 
     def clear(self) -> None:
         """Free what is not in use."""
-        with self._lock:
-            self._free.clear()
+        self._idle.clear()
+
+    def _reused(self, shape: tuple[int, ...]) -> Tensor:
+        while self._idle:
+            try:
+                block = self._idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            if block.shape == shape:
+                return block  # one of another shape belongs to another plan and is dropped
+        return torch.empty(shape, dtype=torch.uint8)

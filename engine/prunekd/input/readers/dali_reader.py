@@ -81,7 +81,7 @@ class DaliReader(StoreReader):
             ValueError: a corrupt sample, as `on_error` says.
             RuntimeError: DALI failed.
         """
-        assert plan.split is self._split
+        plan = self._own(plan)
         padded = plan.view.kind == "pad_crop"
         pipeline = self._take(padded, plan.batch_size)
         reading: deque[_Loading] = deque()

@@ -6,12 +6,11 @@ are FFCV's: fast inverse DCT and INTER_AREA, where `native` has the accurate DCT
 filter.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 
 import numpy as np
-from torch import Tensor
 
 from prunekd.common.machine import available_cores
 from prunekd.input.plan import EpochPlan
@@ -22,15 +21,13 @@ from prunekd.input.readers.ffcv_loader import PlannedLoader
 from prunekd.input.readers.store_reader import StoreReader
 from prunekd.store import Store
 
-HELD = 2  # batches whose memory stays untouched: the one in use and the one before
-
 
 class FfcvReader(StoreReader):
     """Reads a split of a store with FFCV.
 
     Opening it compiles nothing anew after the first time on a machine: Numba keeps the code beside this package, or in
-    NUMBA_CACHE_DIR. A batch's memory stays valid until the next batch but one is asked for; with `pin` every batch is
-    a fresh block of PyTorch's pinned-memory cache, which is not reused before asynchronous copies out of it are done.
+    NUMBA_CACHE_DIR. Batches live as long as something refers to them; with `pin` every batch is a fresh block of
+    PyTorch's pinned-memory cache, which is not reused before asynchronous copies out of it are done.
 
     Args:
         workers: FFCV's num_workers, decoding threads; None for one per core this process may use.
@@ -59,25 +56,14 @@ class FfcvReader(StoreReader):
         Raises:
             ValueError: a corrupt sample, as `on_error` says.
         """
-        assert plan.split is self._split
-        taken: deque[Tensor] = deque()
-
-        def take() -> Tensor:
-            taken.append(self._buffers.take(plan.batch_size, plan.view.size))
-            return taken[-1]
-
-        try:
-            with closing(self._loader.run(plan, take)) as results:
-                for number, (batch, images, codes) in enumerate(results):
-                    if number >= HELD:
-                        self._buffers.give_back(taken.popleft())
-                    self.bytes_read += int(self._split.sizes[batch.rows].sum())
-                    self.payload_bytes += int(self._split.sizes[batch.rows].sum())
-                    failures = {int(k): REASONS[int(codes[k])] for k in np.flatnonzero(codes)}
-                    yield self.faults.settle(plan, batch, images[: len(batch.ids)], failures)
-        finally:
-            for images in taken:
-                self._buffers.give_back(images)
+        plan = self._own(plan)
+        take = partial(self._buffers.take, plan.batch_size, plan.view.size)
+        with closing(self._loader.run(plan, take)) as results:
+            for batch, images, codes in results:
+                self.bytes_read += int(self._split.sizes[batch.rows].sum())
+                self.payload_bytes += int(self._split.sizes[batch.rows].sum())
+                failures = {int(k): REASONS[int(codes[k])] for k in np.flatnonzero(codes)}
+                yield self.faults.settle(plan, batch, images[: len(batch.ids)], failures)
 
     def close(self) -> None:
         """Close the files and free the buffers."""

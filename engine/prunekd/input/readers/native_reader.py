@@ -1,4 +1,4 @@
-"""The native reader: exact extents, decoding threads, reused buffers; no compiler, any machine."""
+"""The native reader: exact extents, decoding threads, memory used again; no compiler, any machine."""
 
 import itertools
 import logging
@@ -24,17 +24,17 @@ from prunekd.store.format.beton import MODE_RAW
 logger = logging.getLogger(__name__)
 
 Slice = tuple[int, dict[int, str]]  # bytes read, and why samples failed by position in the batch
+_Decoding = tuple[BatchPlan, Tensor, list[Future[Slice]]]  # a batch under way: plan, memory, its slices
 LOOK_AHEAD = 3  # batches being decoded while one is used
 READ_AHEAD = 4  # batches announced to the kernel at a time, before their decoding begins
-HELD = 2  # batches whose memory stays untouched: the one in use and the one before
 
 
 class NativeReader(StoreReader):
     """Reads a split of a store with threads.
 
-    A batch's memory stays valid until the next batch but one is asked for; clone what must live longer. With
-    `pin` every batch is a fresh block of PyTorch's pinned-memory cache instead, which is not reused before
-    asynchronous copies out of it are done.
+    Batches live as long as something refers to them; their memory is then used for later ones. With `pin` every batch
+    is a fresh block of PyTorch's pinned-memory cache instead, which is not reused before asynchronous copies out of it
+    are done.
 
     Args:
         workers: decoding threads; None for one per core this process may use.
@@ -79,9 +79,8 @@ class NativeReader(StoreReader):
         Raises:
             ValueError: a corrupt sample, as `on_error` says.
         """
-        assert plan.split is self._split
-        ahead: deque[tuple[BatchPlan, Tensor, list[Future[Slice]]]] = deque()
-        held: deque[Tensor] = deque()
+        plan = self._own(plan)
+        ahead: deque[_Decoding] = deque()
         batches = self._announced(plan)
         try:
             while True:
@@ -89,27 +88,15 @@ class NativeReader(StoreReader):
                     ahead.append(self._start(plan, planned))
                 if not ahead:
                     return
-                batch, images, futures = ahead[0]
-                failures: dict[int, str] = {}
-                for read, failed in (future.result() for future in futures):
-                    self.bytes_read += read
-                    failures |= failed
-                self.payload_bytes += int(self._split.sizes[batch.rows].sum())
-                ahead.popleft()
-                held.append(images)
-                if len(held) > HELD:
-                    self._buffers.give_back(held.popleft())
-                yield self.faults.settle(plan, batch, images[: len(batch.ids)], failures)
+                # nothing here may refer to the batch while its user has it, or its memory would be free one batch later
+                yield self._decoded(plan, ahead)
         finally:
-            for _, images, futures in ahead:
+            for _, _, futures in ahead:
                 for future in futures:
                     future.cancel()
                 for future in futures:
                     if not future.cancelled():
-                        future.exception()  # wait: the thread writes into the buffer until it is done
-                self._buffers.give_back(images)
-            for images in held:
-                self._buffers.give_back(images)
+                        future.exception()  # wait: the thread writes into the memory until it is done
 
     def close(self) -> None:
         """Stop the threads and close the file."""
@@ -119,6 +106,17 @@ class NativeReader(StoreReader):
             os.close(self._advised)
             self._advised = -1
         self._buffers.clear()
+
+    def _decoded(self, plan: EpochPlan, ahead: deque[_Decoding]) -> Batch:
+        """The first of the batches under way, once it is done."""
+        batch, images, futures = ahead[0]
+        failures: dict[int, str] = {}
+        for read, failed in (future.result() for future in futures):
+            self.bytes_read += read
+            failures |= failed
+        self.payload_bytes += int(self._split.sizes[batch.rows].sum())
+        ahead.popleft()
+        return self.faults.settle(plan, batch, images[: len(batch.ids)], failures)
 
     def _announced(self, plan: EpochPlan) -> Iterator[BatchPlan]:
         """The epoch's batches in order, each announced to the kernel well before it is given out."""
@@ -147,7 +145,7 @@ class NativeReader(StoreReader):
         for start, end in zip(starts[begins].tolist(), ends[lasts].tolist(), strict=True):
             os.posix_fadvise(self._advised, start, end - start, os.POSIX_FADV_WILLNEED)
 
-    def _start(self, plan: EpochPlan, batch: BatchPlan) -> tuple[BatchPlan, Tensor, list[Future[Slice]]]:
+    def _start(self, plan: EpochPlan, batch: BatchPlan) -> _Decoding:
         """Set the threads to work on a batch, one slice each, so that a small image costs no task of its own."""
         images = self._buffers.take(plan.batch_size, plan.view.size)
         out = images.numpy()

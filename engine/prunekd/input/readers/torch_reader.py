@@ -92,7 +92,7 @@ class TorchReader(StoreReader):
 
     def epoch(self, plan: EpochPlan) -> Iterator[Batch]:
         """See Reader."""
-        assert plan.split is self._split
+        plan = self._own(plan)
         loader: DataLoader[Any] = DataLoader(
             SourceImages(self._source, self._split.name, plan.view.size),
             batch_sampler=_Requests(plan),

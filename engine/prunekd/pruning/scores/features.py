@@ -1,15 +1,24 @@
 """The features file: a NumPy array float16 (n, F) with one row per sample, in ascending order of id.
 
-Each process of a pass appends its rows to a part of its own; `join` brings them into order.
+Each process of a pass appends its rows to a part of its own; `join` brings them into order. Beside a file that is kept
+lies another, `FILE.json`, that says which store and teacher it belongs to and has its digest.
 """
 
-from collections.abc import Iterator
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from prunekd.common.files import replacing
+from prunekd.common.files import read_json, replacing, write_json
+from prunekd.pruning.parquet import check_split, check_store
+from prunekd.store import Store
 
+logger = logging.getLogger(__name__)
+
+FORMAT = "prunekd-features"
+VERSION = 1
 BLOCK = 1 << 24  # values of a block in memory
 
 
@@ -69,12 +78,63 @@ def read_features(path: Path, count: int) -> np.ndarray:
     try:
         features = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as features: {error}; {_remedy(path)}") from None
+    if features.ndim != 2 or len(features) != count or features.dtype.kind != "f":
         raise ValueError(
-            f"{path} cannot be read as features: {error}; write them with `prunekd score --features {path}`"
-        ) from None
-    if features.ndim != 2 or len(features) != count:
-        raise ValueError(f"{path} holds {features.shape}, not one row for each of the {count} samples; write it anew")
+            f"{path} holds {features.dtype} {features.shape}, not one row for each of the {count} samples; "
+            f"{_remedy(path)}"
+        )
     return features
+
+
+def describe_features(path: Path, origin: Mapping[str, object]) -> None:
+    """Write what the features file `path` belongs to, and its digest, into the file beside it."""
+    digest = _checked_digest(path, np.load(path, mmap_mode="r", allow_pickle=False))
+    write_json(_beside(path), {"format": FORMAT, "version": VERSION, **origin, "digest": digest})
+
+
+def open_features(path: Path, store: Store, split: str) -> np.ndarray:
+    """The features of a split of a store as `read_features`, checked against what lies beside them.
+
+    Raises:
+        ValueError: as `read_features`; features of another store or split, damaged or not finite.
+    """
+    features = read_features(path, len(store.split(split)))
+    digest = _checked_digest(path, features)
+    if not _beside(path).exists():
+        logger.debug(f"{path} has no {_beside(path).name} that says which store it belongs to: taken on trust")
+        return features
+    described = read_json(_beside(path))
+    if not isinstance(described, dict) or described.get("format") != FORMAT or described.get("version") != VERSION:
+        raise ValueError(f"{_beside(path)} does not describe features of version {VERSION}; {_remedy(path)}")
+    check_store(f"the features {path}", described, store, _remedy(path))
+    check_split(f"the features {path} are", described, split, _remedy(path))
+    if described.get("digest") != digest:
+        raise ValueError(f"{path} is damaged: it is not what the digest in {_beside(path).name} says; {_remedy(path)}")
+    return features
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _remedy(path: Path) -> str:
+    return f"write them anew with `prunekd score STORE --teacher T --features {path} --out SCORES`"
+
+
+def _checked_digest(path: Path, features: np.ndarray) -> str:
+    """SHA-256 of the values; ValueError for one that is not finite."""
+    found = hashlib.sha256()
+    for part in blocks(features):
+        values = np.ascontiguousarray(features[part])
+        broken = ~np.isfinite(values).all(axis=1)
+        if broken.any():
+            raise ValueError(
+                f"{path} holds features that are not finite for {int(broken.sum())} samples or more, the first in row "
+                f"{part.start + int(np.flatnonzero(broken)[0])}; {_remedy(path)}"
+            )
+        found.update(values.view(np.uint8).data)
+    return found.hexdigest()
 
 
 def blocks(features: np.ndarray) -> Iterator[slice]:

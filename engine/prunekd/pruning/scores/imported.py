@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 
 from prunekd.pruning.parquet import made_for
 from prunekd.pruning.scores.score import HardEnd
-from prunekd.pruning.scores.table import Scores
+from prunekd.pruning.scores.table import KEYS, STATISTICS, Scores
 from prunekd.store import Store
 
 PATH_COLUMNS = ("path", "key", "file", "filename", "image", "img", "name")
 ID_COLUMNS = ("id", "index", "idx", "sample_id")
 EXAMPLES = 3
+RESERVED = (*KEYS, *STATISTICS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +67,15 @@ def import_scores(
         fill: the score of samples that the file lacks; None refuses them.
 
     Raises:
-        ValueError: a file or column that cannot be read, a key that stands twice, nothing that matches, or samples
-            without a score.
+        ValueError: a reserved name, a file or column that cannot be read, a key that stands twice, nothing that
+            matches, or samples without a score.
     """
+    name = name or column
+    if name in RESERVED:
+        raise ValueError(
+            f"a score cannot be called {name!r}: scores files have {', '.join(RESERVED)} of their own; choose another "
+            "name for it with --as"
+        )
     table = _read(file, column, key_column)
     values, keys = _columns(table, file, column, key, key_column)
     split = store.split("train")
@@ -89,7 +96,6 @@ def import_scores(
     if report.unscored and fill is None:
         raise ValueError(f"{file} does not score every sample; give them a score with --fill. {report}")
     scores = np.where(found >= 0, values[found], np.nan if fill is None else fill).astype(np.float64)
-    name = name or column
     return Scores(
         ids=ids,
         labels=split.labels[order],
