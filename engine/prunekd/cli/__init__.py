@@ -1,7 +1,7 @@
 """The command line: one file per verb, loaded only when it is called.
 
-Exit codes: 0, 1 for a run that failed, 2 for bad usage. Errors go to stderr in one line; `--debug` shows the
-traceback.
+Exit codes: 0, 1 for a run that failed, 2 for bad usage, 130 after Ctrl-C. Errors go to stderr in one line; `--debug`
+shows the traceback.
 """
 
 import logging
@@ -18,6 +18,7 @@ import click
 from prunekd import __version__
 from prunekd.common.ledger import process_age
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 VERBS = {
     "convert": "Convert an image dataset into a store.",
     "score": "Score every sample of a store with a teacher.",
@@ -74,8 +75,8 @@ class Verbs(click.Group):
             raise _Failure(str(error), 2) from error
         except (OSError, RuntimeError) as error:
             raise _Failure(str(error) or type(error).__name__, 1) from error
-        except KeyboardInterrupt:
-            raise _Failure("interrupted", 1) from None
+        except KeyboardInterrupt as error:
+            raise _Failure(str(error) or "interrupted", INTERRUPTED) from None
 
 
 class _Lines(logging.Handler):
