@@ -18,7 +18,7 @@ from prunekd.sweep.turns import Progress, time_in_turns, train_in_turns
 from prunekd.training import RunSpec
 from prunekd.training.outcome import RESULT
 from prunekd.training.recipe import adjust
-from prunekd.training.run import IDENTITY, INPUTS, identity
+from prunekd.training.run import INPUTS, identity
 
 SWEEP_FILE, LEDGER_FILE = "sweep.json", "ledger.json"
 # what sweep.json holds in every version, and what some versions write beside it
@@ -26,6 +26,7 @@ SWEEP: dict[str, Kind] = {
     "runs": list, "arms": list, "policies": list, "keeps": list, "seeds": list, "costs": dict, "recipe": dict,
     "store": dict,
 }  # fmt: skip
+SAME = ("recipe", "store", "teacher", "reshaping", "time_only", "cold")  # for all commands on one sweep
 SWEEP_MORE: dict[str, Kind] = {"arm_settings": dict, "commands": list, "machine": dict}
 
 __all__ = ["ARMS", "Arm", "PlannedRun", "SweepSpec", "plan_runs", "run_sweep"]
@@ -131,26 +132,46 @@ def _select_all(
     return subsets
 
 
-def _write_sweep_file(spec: SweepSpec, runs: Sequence[PlannedRun], costs: dict[str, dict[str, Any]]) -> None:
+def check_same_sweep(spec: SweepSpec) -> None:
+    """Raise ValueError if the folder holds another sweep, or a damaged one; logit reshaping may not be known yet."""
+    before = _sweep_before(spec)
+    if before is not None:
+        _refuse_another(spec, before, [key for key in SAME if key != "reshaping"])
+
+
+def _sweep_before(spec: SweepSpec) -> dict[str, Any] | None:
     file = spec.out / SWEEP_FILE
+    if not file.exists():
+        return None
+    before: dict[str, Any] = read_json(file, SWEEP)
+    require_keys(before, {key: kind for key, kind in SWEEP_MORE.items() if key in before}, str(file))
+    return before
+
+
+def _refuse_another(spec: SweepSpec, before: dict[str, Any], keys: Sequence[str]) -> None:
+    described = _describe(spec, (), {})
+    for key in keys:
+        old, new = before.get(key, described[key]), described[key]
+        if key in INPUTS:
+            old, new = identity(old, new)
+        if old != new:
+            raise ValueError(f"{spec.out} holds a sweep with another {key}; choose another --out")
+    for name, settings in before.get("arm_settings", {}).items():
+        if described["arm_settings"].get(name, settings) != settings:
+            raise ValueError(f"{spec.out} holds a sweep with another arm {name!r}; choose another name for it")
+
+
+def _write_sweep_file(spec: SweepSpec, runs: Sequence[PlannedRun], costs: dict[str, dict[str, Any]]) -> None:
     described = _describe(spec, runs, costs)
-    if file.exists():
-        before = read_json(file, SWEEP)
-        require_keys(before, {key: kind for key, kind in SWEEP_MORE.items() if key in before}, str(file))
-        for key in (*IDENTITY, "time_only", "cold"):
-            old, new = before.get(key, described.get(key)), described.get(key)
-            if key in INPUTS:
-                old, new = identity(old, new)
-            if key in described and old != new:
-                raise ValueError(f"{spec.out} holds a sweep with another {key}; choose another --out")
-        for name, settings in before.get("arm_settings", {}).items():
-            if described["arm_settings"].setdefault(name, settings) != settings:
-                raise ValueError(f"{spec.out} holds a sweep with another arm {name!r}; choose another name for it")
+    before = _sweep_before(spec)
+    if before is not None:
+        _refuse_another(spec, before, SAME)
+        described["arm_settings"] = before.get("arm_settings", {}) | described["arm_settings"]
         described["costs"] = before["costs"] | costs
         described["commands"] = [*before.get("commands", []), *described["commands"]]
         for key in ("runs", "arms", "policies", "keeps", "seeds"):
             described[key] = list(dict.fromkeys([*before[key], *described[key]]))
-    write_json(file, described)
+    write_json(spec.out / SWEEP_FILE, described)
 
 
 def _describe(spec: SweepSpec, runs: Sequence[PlannedRun], costs: dict[str, dict[str, Any]]) -> dict[str, Any]:

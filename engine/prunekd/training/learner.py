@@ -40,7 +40,7 @@ class Learner:
     def __init__(self, spec: RunSpec, world: World, samples: SampleState | None) -> None:
         recipe = spec.recipe
         self._spec, self._world, self._samples = spec, world, samples
-        self.model = _student(spec, world)
+        self.model = create_student(spec, world)
         self.objective = spec.objective(world.device)
         self.metrics = RunningMetrics(world.device)
         self.watch = LossWatch()
@@ -182,8 +182,12 @@ def _slice(batch: Batch, part: slice) -> Batch:
     return Batch(batch.images[part], batch.labels[part], batch.ids[part], weights)
 
 
-def _student(spec: RunSpec, world: World) -> nn.Module:
-    """The student on its device: a new one as the recipe says, or the user's module itself."""
+def create_student(spec: RunSpec, world: World) -> nn.Module:
+    """The student on its device: a new one as the recipe says, or the user's module itself.
+
+    Raises:
+        ValueError: an unknown model, one that does not take the views, or settings that it cannot have.
+    """
     settings, num_classes = spec.recipe.model, len(spec.store.classes)
     if spec.model is None:
         model = create_model(settings.name, num_classes, seed=spec.recipe.seed, drop_path=settings.drop_path)
