@@ -76,6 +76,7 @@ def test_a_run_that_fails_lets_go_of_its_folder(tiny_store: Store, tmp_path: Pat
         (["batch_size=4000"], "larger than the 96 samples"),
         (["dynamic.policy=nosuch"], "unknown"),
         (["model.sync_batch_norm=true"], "GPUs only"),
+        (["model.name=vit_tiny_patch16_224", "train_view.size=32", "eval_view.size=16"], "set train_view.size to 16"),
     ],
 )
 def test_what_fails_is_found_before_the_folder_is_made(

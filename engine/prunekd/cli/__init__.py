@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -45,6 +46,10 @@ class Verbs(click.Group):
         That moment, on the clock of time.perf_counter, is the process's start if this is what the process is for.
         """
         age = process_age() if args is None else 0.0
+        if args is None:
+            for stream in (sys.stdout, sys.stderr):
+                if isinstance(stream, TextIOWrapper):
+                    stream.reconfigure(errors="replace")  # a terminal in ASCII shows ? for what it cannot show
         return super().main(args, *rest, obj=time.perf_counter() - age, **more)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -188,12 +188,21 @@ def create_student(spec: RunSpec, world: World) -> nn.Module:
     Raises:
         ValueError: an unknown model, one that does not take the views, or settings that it cannot have.
     """
-    settings, num_classes = spec.recipe.model, len(spec.store.classes)
+    recipe, num_classes = spec.recipe, len(spec.store.classes)
+    settings, size = recipe.model, recipe.eval_view.size
     if spec.model is None:
-        model = create_model(settings.name, num_classes, seed=spec.recipe.seed, drop_path=settings.drop_path)
+        model = create_model(settings.name, num_classes, seed=recipe.seed, drop_path=settings.drop_path, size=size)
     else:
         model = spec.model
-        check_logits(model, num_classes, spec.recipe.eval_view.size, "the student")
+    check_logits(model, num_classes, size, "the student")
+    for other in {recipe.train_view.size, recipe.progressive.start} - {0, size}:
+        try:
+            check_logits(model, num_classes, other, "the student")
+        except ValueError as error:
+            raise ValueError(
+                f"{spec.model_name} takes images of {size} x {size} pixels (eval_view.size), but not the training's of "
+                f"{other} x {other}; set train_view.size to {size} and progressive.start to 0"
+            ) from error
     if settings.checkpoint_activations:
         if not hasattr(model, "set_grad_checkpointing"):
             raise ValueError(f"{spec.model_name} cannot recompute activations; set model.checkpoint_activations=false")
