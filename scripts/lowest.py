@@ -28,4 +28,4 @@ def lowest(setup: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(lowest(SETUP.read_text())))
+    print("\n".join(lowest(SETUP.read_text(encoding="utf-8"))))

@@ -84,9 +84,9 @@ class Builder:
     """Builds stages on demand, each in a folder of its own."""
 
     def __init__(self, dockerfile: Path, out: Path, options: argparse.Namespace) -> None:
-        self.arguments, self.stages = read_dockerfile(dockerfile.read_text())
+        self.arguments, self.stages = read_dockerfile(dockerfile.read_text(encoding="utf-8"))
         self.context = Path.cwd()
-        lines = dockerfile.with_name(dockerfile.name + ".dockerignore").read_text().splitlines()
+        lines = dockerfile.with_name(dockerfile.name + ".dockerignore").read_text(encoding="utf-8").splitlines()
         self.patterns = [line for line in lines if line and not line.startswith("#")]
         self.out = out
         self.given = dict(pair.split("=", 1) for pair in options.arg)

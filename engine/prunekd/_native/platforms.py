@@ -69,7 +69,7 @@ def jump_buffer() -> ctypes.Array[ctypes.c_longdouble]:
 def loaded_files() -> set[str]:
     """Paths of the files mapped into this process; empty where the system has no /proc (Linux alone does)."""
     try:
-        lines = Path("/proc/self/maps").read_text().splitlines()
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return set()
     return {line[line.index("/") :] for line in lines if "/" in line}

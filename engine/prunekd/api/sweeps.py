@@ -7,6 +7,7 @@ from prunekd.api.stores import AnyStore, open_store
 from prunekd.api.teachers import Device
 from prunekd.common.distributed import World, open_world
 from prunekd.common.ledger import Ledger
+from prunekd.common.lock import locked
 from prunekd.reporting.aggregate import summarize_sweep
 from prunekd.reporting.alpha_table import write_alpha
 from prunekd.reporting.results import Sweep, read_sweep
@@ -51,7 +52,8 @@ def run_sweep(
 
     Raises:
         ValueError: settings that cannot be trained, another sweep in `out`, or several processes.
-        RuntimeError: stopped by a signal; call again to go on.
+        RuntimeError: stopped by a signal (call again to go on), or another process at work in `out`.
+        KeyboardInterrupt: a first Ctrl-C stopped the sweep (call again to go on), or a second one at once.
 
     Example:
         study = {"recipe": "demo", "settings": {"epochs": 1, "batch_size": 16}, "arms": ["plain"], "keeps": [1]}
@@ -61,8 +63,11 @@ def run_sweep(
     settings, store, out, ledger = as_settings(study), open_store(store), Path(out), ledger or Ledger()
     with open_world(device) as world:
         _refuse_several(world)
-        spec = prepare(settings, store, out, world, ledger=ledger, passes=passes or (lambda name, done, total: None))
-        train_sweep(spec, world, ledger=ledger, watch=progress or (lambda progress, run: None), wandb=wandb)
+        with locked(out, "sweep"):
+            spec = prepare(
+                settings, store, out, world, ledger=ledger, passes=passes or (lambda name, done, total: None)
+            )
+            train_sweep(spec, world, ledger=ledger, watch=progress or (lambda progress, run: None), wandb=wandb)
     sweep = read_sweep(out)
     if settings.sweep == "alpha":
         write_alpha(sweep)

@@ -21,7 +21,7 @@ from prunekd.training import Recipe, RunSpec, Trainer
 from prunekd.training.inputs import as_labels, class_scale
 from prunekd.training.outcome import RESULT_FILE, Run
 from prunekd.training.recipe import Settings, as_recipe
-from prunekd.training.run import prepare_folder
+from prunekd.training.run import check_folder
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,9 @@ def train(
 
     Raises:
         ValueError: settings, inputs or a folder that do not fit together; the message names them.
-        RuntimeError: a loss that is not finite, or a signal that stopped the run (a checkpoint was written).
+        RuntimeError: a loss that is not finite, another process at work in `out`, or a signal that stopped the run (a
+            checkpoint was written).
+        KeyboardInterrupt: a first Ctrl-C stopped the run (a checkpoint was written), or a second one at once.
 
     Example:
         run = prunekd.train("store", recipe="demo", settings={"epochs": 1}, teacher="teacher", out="student")
@@ -104,7 +106,7 @@ def train(
             tags={"arm": "kd_cached" if labels is not None else "kd" if teacher is not None else "plain"},
         )
         if resume == "auto" and (out / RESULT_FILE).exists():
-            prepare_folder(spec, "auto")  # refuses other settings
+            check_folder(out, spec.describe(), "auto")  # refuses other settings
             logger.info(f"{out} is finished already")
             return _finished(spec)
         if world.is_main:

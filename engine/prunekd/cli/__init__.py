@@ -1,7 +1,7 @@
 """The command line: one file per verb, loaded only when it is called.
 
-Exit codes: 0, 1 for a run that failed, 2 for bad usage. Errors go to stderr in one line; `--debug` shows the
-traceback.
+Exit codes: 0, 1 for a run that failed, 2 for bad usage, 130 after Ctrl-C. Errors go to stderr in one line; `--debug`
+shows the traceback.
 """
 
 import logging
@@ -28,6 +28,7 @@ from errno import (
     ESTALE,
 )
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -35,6 +36,7 @@ import click
 from prunekd import __version__
 from prunekd.common.ledger import process_age
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 VERBS = {
     "convert": "Convert an image dataset into a store.",
     "score": "Score every sample of a store with a teacher.",
@@ -61,6 +63,10 @@ class Verbs(click.Group):
         That moment, on the clock of time.perf_counter, is the process's start if this is what the process is for.
         """
         age = process_age() if args is None else 0.0
+        if args is None:
+            for stream in (sys.stdout, sys.stderr):
+                if isinstance(stream, TextIOWrapper):
+                    stream.reconfigure(errors="replace")  # a terminal in ASCII shows ? for what it cannot show
         return super().main(args, *rest, obj=time.perf_counter() - age, **more)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -91,8 +97,8 @@ class Verbs(click.Group):
             raise _Failure(str(error), 2) from error
         except (OSError, RuntimeError) as error:
             raise _Failure(_told(error), 1) from error
-        except KeyboardInterrupt:
-            raise _Failure("interrupted", 1) from None
+        except KeyboardInterrupt as error:
+            raise _Failure(str(error) or "interrupted", INTERRUPTED) from None
 
 
 _REMEDIES = {

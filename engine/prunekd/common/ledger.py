@@ -104,7 +104,7 @@ class Ledger:
 def process_age() -> float:
     """Seconds since the operating system started this process (Linux; to a hundredth of a second)."""
     # the fields after the name, which stands in brackets and may hold anything, begin with the third
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     started = int(fields[22 - 3]) / os.sysconf("SC_CLK_TCK")
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 

@@ -25,7 +25,7 @@ def processor_name() -> str:
     """Model name of the processor as the kernel gives it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
@@ -34,6 +34,16 @@ def processor_name() -> str:
 def available_cores() -> int:
     """Cores this process may use (an affinity mask or container quota may leave fewer than the machine has)."""
     return len(os.sched_getaffinity(0))
+
+
+def now() -> str:
+    """The time of day in UTC, to the second, as ISO 8601 writes it."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def command_line() -> str:
+    """The command that started this process, as one would type it."""
+    return shlex.join([Path(sys.argv[0]).name.replace("__main__.py", "prunekd"), *sys.argv[1:]])
 
 
 def describe_machine() -> dict[str, Any]:
@@ -51,6 +61,6 @@ def describe_machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: version for name, version in versions.items() if version},
-        "command": shlex.join([Path(sys.argv[0]).name.replace("__main__.py", "prunekd"), *sys.argv[1:]]),
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": command_line(),
+        "started": now(),
     }

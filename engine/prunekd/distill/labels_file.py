@@ -129,7 +129,9 @@ class LabelsWriter(Closing):
         """Blocks that any process has written, in this attempt or an earlier one."""
         blocks: set[Block] = set()
         for journal in sorted(self.folder.glob("done-*.txt")):
-            for line in journal.read_text().split("\n")[:-1]:  # a line without its end was cut off by a kill
+            for line in journal.read_text(encoding="utf-8").split("\n")[
+                :-1
+            ]:  # a line without its end was cut off by a kill
                 view, start, stop = map(int, line.split())
                 blocks.add((view, start, stop))
         return blocks
@@ -149,7 +151,7 @@ class LabelsWriter(Closing):
             _write_all(descriptor, values, offset + (view * self.plan["samples"] + start) * record)
         for descriptor, *_ in self._files.values():
             os.fdatasync(descriptor)
-        with self._journal.open("a") as journal:
+        with self._journal.open("a", encoding="utf-8") as journal:
             journal.write(f"{view} {start} {stop}\n")
             journal.flush()
             os.fsync(journal.fileno())

@@ -54,7 +54,7 @@ class Measurements:
 
     def _read(self) -> dict[str, Any]:
         try:
-            known = json.loads(self._path.read_text())
+            known = json.loads(self._path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:

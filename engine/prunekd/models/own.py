@@ -29,7 +29,7 @@ def check_logits(module: nn.Module, num_classes: int, size: int, role: str) -> N
     try:
         with torch.no_grad():
             logits = module.eval()(example)
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise ValueError(
             f"{role}, a {name}, fails on images of {size} x {size} pixels ({error}); it must take normalized images "
             "(B, 3, H, W); give the size it was made for"

@@ -14,12 +14,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from prunekd.common.files import replacing
+from prunekd.common.files import Kind, replacing, require_keys
 from prunekd.common.pixels import IMAGENET_MEAN, IMAGENET_STD
 from prunekd.models.factory import create_model
 from prunekd.models.own import OWN
 
 CARD_KEY = "prunekd"
+CARD: dict[str, Kind] = {
+    "model": str, "num_classes": int, "mean": list, "std": list, "size": int, "classes": list,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +62,13 @@ def read_card(path: Path) -> ModelCard:
         raise ValueError(f"{path} cannot be read as a safetensors file: {error}") from None
     if CARD_KEY not in metadata:
         raise ValueError(f"{path} has no model card; give it as ARCHITECTURE@{path} to say which model it holds")
-    fields: dict[str, Any] = json.loads(metadata[CARD_KEY])
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return ModelCard(**values)
+    try:
+        fields: dict[str, Any] = json.loads(metadata[CARD_KEY])
+        require_keys(fields, CARD, f"the model card of {path}")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return ModelCard(**values)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} has a model card that cannot be read ({error}); train the model again") from None
 
 
 def load_trained(path: Path) -> tuple[nn.Module, ModelCard]:
@@ -77,7 +84,7 @@ def load_trained(path: Path) -> tuple[nn.Module, ModelCard]:
             "yourself, load the weights with prunekd.Run.open(RUN).load_model(module), and as a teacher give "
             "prunekd.open_teacher(module, store, mean=..., std=..., classes=...)"
         )
-    model = create_model(card.model, card.num_classes, seed=0)
+    model = create_model(card.model, card.num_classes, seed=0, size=card.size)
     load_weights(model, path)
     return model.eval(), card
 

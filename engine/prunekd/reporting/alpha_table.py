@@ -33,7 +33,7 @@ def alpha_rows(sweep: Sweep) -> list[dict[str, Any]]:
 def write_alpha(sweep: Sweep) -> Path:
     """Write the rows of `alpha_rows` to alpha.csv in the sweep's folder and return the file."""
     rows, file = alpha_rows(sweep), sweep.path / FILE
-    with replacing(file) as new, new.open("w", newline="") as stream:
+    with replacing(file) as new, new.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from prunekd.reporting.aggregate import Summary
 from prunekd.reporting.group import Group
-from prunekd.reporting.results import timing_note
+from prunekd.reporting.results import overlap_note, timing_note
 from prunekd.reporting.stats import Stat, spread
 from prunekd.reporting.wording import arm_title, number, plural, points, ratio
 
@@ -129,6 +129,8 @@ def _caveats(summary: Summary) -> list[str]:
     found = []
     sweep = summary.sweep
     if note := timing_note(sweep):
+        found.append(note)
+    if note := overlap_note(sweep):
         found.append(note)
     if sweep.missing:
         found.append(

@@ -30,7 +30,7 @@ Pictures = Mapping[str, Sequence[Picture | None]]
 def write_page(summaries: Sequence[Summary], path: Path) -> None:
     """Write the page of one or several sweeps to `path`, whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(render_page(summaries))
+        temporary.write_text(render_page(summaries), encoding="utf-8")
 
 
 def render_page(summaries: Sequence[Summary]) -> str:

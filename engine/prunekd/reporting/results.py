@@ -8,10 +8,14 @@ A run that has no result yet is listed as missing, never left out in silence.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from prunekd.common.files import read_json
+from prunekd.common.files import read_json, require_keys
+from prunekd.sweep.run import SWEEP, SWEEP_MORE
+from prunekd.training.outcome import RESULT
 
 Number = int | float
 _NUMBER = (int, float)
@@ -71,13 +75,28 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """A process that worked on a sweep: its seconds by phase, and when it worked; None: not written by 0.1.0."""
+
+    name: str
+    seconds: Mapping[str, Number]
+    began: datetime | None
+    ended: datetime | None
+
+    def overlaps(self, other: "Process") -> bool:
+        """True if both were at work at some time, as far as is known."""
+        if self.began is None or self.ended is None or other.began is None or other.ended is None:
+            return False
+        return self.began < other.ended and other.began < self.ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
     """A sweep as far as it has come.
 
     runs are the finished ones in the order of sweep.json, missing the names without a result, unlisted the folders
     with a result that sweep.json does not name (they are not in any figure). costs are seconds spent once, by name.
-    processes are the seconds by phase of each process that worked on the sweep, from its start to its end. facts is
-    all of sweep.json, for provenance.
+    processes are those that worked on the sweep. facts is all of sweep.json, for provenance.
     """
 
     path: Path
@@ -86,7 +105,7 @@ class Sweep:
     unlisted: tuple[str, ...]
     costs: Mapping[str, float]
     facts: Mapping[str, Any]
-    processes: tuple[Mapping[str, Number], ...] = ()
+    processes: tuple[Process, ...] = ()
 
     def __repr__(self) -> str:
         keeps = ", ".join(f"{keep:g}" for keep in self.facts["keeps"])
@@ -108,14 +127,18 @@ class Sweep:
 
     def result(self, name: str) -> dict[str, Any]:
         """Contents of the result.json of the run `name`."""
-        result = read_json(self.path / "runs" / name / "result.json")
-        assert isinstance(result, dict)
+        result: dict[str, Any] = read_json(self.path / "runs" / name / "result.json", RESULT)
         return result
 
     @property
     def extrapolated(self) -> bool:
         """True if seconds and bytes of the finished runs were not measured to their ends."""
         return any(run.extrapolated for run in self.runs)
+
+    @property
+    def overlaps(self) -> tuple[tuple[Process, Process], ...]:
+        """Pairs of processes that worked at the same time, and so may have slowed each other."""
+        return tuple((a, b) for a, b in combinations(self.processes, 2) if a.overlaps(b))
 
     @property
     def reshaping(self) -> bool:
@@ -132,7 +155,7 @@ def read_sweep(path: Path) -> Sweep:
     file = path / "sweep.json"
     if not file.is_file():
         raise ValueError(f"{path} holds no sweep (no sweep.json); give a folder that `prunekd bench --out` made")
-    facts = _Fields(file, read_json(file))
+    facts = _Fields(file, _facts(file))
     names = facts.names("runs")
     if not names:
         raise ValueError(f"{file}: runs is empty; a sweep has at least one run")
@@ -150,6 +173,34 @@ def read_sweep(path: Path) -> Sweep:
         processes=_processes(path / "ledger.json"),
         facts=facts.values,
     )
+
+
+def _facts(file: Path) -> dict[str, Any]:
+    """Contents of sweep.json, whose parts are of the kinds that reports expect."""
+    values: dict[str, Any] = read_json(file, {"runs": list, "arms": list, "keeps": list})
+    optional = {**SWEEP, **SWEEP_MORE, "teacher": (dict, type(None))}
+    require_keys(values, {key: kind for key, kind in optional.items() if key in values}, str(file))
+    for at, keep in enumerate(values["keeps"]):
+        require_keys({"keep": keep}, {"keep": float}, f"{file}: keeps[{at}]")
+    for at, arm in enumerate(values["arms"]):
+        require_keys({"arm": arm}, {"arm": str}, f"{file}: arms[{at}]")
+    for at, command in enumerate(values.get("commands", [])):
+        require_keys(command, {}, f"{file}: commands[{at}]")
+    for name, arm in values.get("arm_settings", {}).items():
+        require_keys(arm, {"name": str, "title": str, "summary": str}, f"{file}: arm_settings.{name}")
+    return values
+
+
+def overlap_note(sweep: Sweep) -> str | None:
+    """What every output says of a sweep whose processes ran at the same time; None for others."""
+    if not sweep.overlaps:
+        return None
+    pairs = "; ".join(
+        f"{a.name} ({a.began:%Y-%m-%d %H:%M:%S} to {a.ended:%H:%M:%S}) and {b.name} "
+        f"({b.began:%Y-%m-%d %H:%M:%S} to {b.ended:%H:%M:%S} UTC)"
+        for a, b in sweep.overlaps
+    )
+    return f"Processes of this sweep ran at the same time and may have slowed each other: {pairs}."
 
 
 def timing_note(sweep: Sweep) -> str | None:
@@ -230,11 +281,27 @@ def _costs(facts: "_Fields") -> dict[str, float]:
     }
 
 
-def _processes(file: Path) -> tuple[Mapping[str, Number], ...]:
+def _processes(file: Path) -> tuple[Process, ...]:
     if not file.is_file():
         return ()
-    processes = _Fields(file, read_json(file)).get("processes")
-    return tuple(_Fields(file, process, "processes.").table("seconds") for process in processes)
+    processes = []
+    for item in read_json(file, {"processes": list})["processes"]:
+        fields = _Fields(file, item, "processes.")
+        times = [_time(fields, name) if name in fields.values else None for name in ("began", "ended")]
+        name = f"process {item.get('pid')} on {item.get('host')}"
+        processes.append(Process(name=name, seconds=fields.table("seconds"), began=times[0], ended=times[1]))
+    return tuple(processes)
+
+
+def _time(fields: "_Fields", name: str) -> datetime:
+    text = fields.text(name)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = datetime.min
+    if found.tzinfo is None:
+        raise ValueError(f"{fields.file}: processes.{name} is {text!r}; it must be a time of day with its zone")
+    return found
 
 
 class _Fields:

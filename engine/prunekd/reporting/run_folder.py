@@ -1,11 +1,13 @@
 """Read a run's folder, finished or not: run.json, metrics.jsonl, result.json and the checkpoints."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from prunekd.common.files import read_json
+from prunekd.common.files import read_json, read_records
+from prunekd.training.metrics import METRICS_FILE, RECORD
+from prunekd.training.outcome import RESULT_FILE
+from prunekd.training.run import RUN_FILE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,24 +41,12 @@ def read_run_folder(path: Path) -> RunFacts:
     Raises:
         ValueError: run.json or result.json is missing or damaged.
     """
-    result = path / "result.json"
+    result = path / RESULT_FILE
     return RunFacts(
         path=path,
         finished=result.exists(),
-        run=read_json(path / "run.json"),
-        result=read_json(result) if result.exists() else None,
-        epochs=_epochs(path / "metrics.jsonl"),
+        run=read_json(path / RUN_FILE, {"recipe": dict}),
+        result=read_json(result, {"ledger": dict}) if result.exists() else None,
+        epochs=[record for _, record in read_records(path / METRICS_FILE, RECORD) if record["kind"] == "epoch"],
         checkpoints=sorted((p.name for p in path.glob("checkpoints/step-*")), key=lambda name: (len(name), name)),
     )
-
-
-def _epochs(metrics: Path) -> list[Mapping[str, object]]:
-    epochs = []
-    for line in metrics.read_text().splitlines() if metrics.exists() else []:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            break  # the run is being written, or was killed in this line
-        if record.get("kind") == "epoch":
-            epochs.append(record)
-    return epochs

@@ -1,7 +1,7 @@
 """The page's tables and texts, each a piece of HTML; everything that comes from a sweep is escaped."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -9,7 +9,7 @@ from prunekd.reporting.aggregate import Summary
 from prunekd.reporting.claims import FAILED, HELD, UNCLEAR, UNTESTED, check_claims
 from prunekd.reporting.controls import Fit
 from prunekd.reporting.group import Group
-from prunekd.reporting.results import timing_note
+from prunekd.reporting.results import Process, overlap_note, timing_note
 from prunekd.reporting.style import sorted_phases
 from prunekd.reporting.tables import run_row
 from prunekd.reporting.wording import DASH, arm_title, factor, number, percent, plural, runs_until, series_title
@@ -38,7 +38,7 @@ def note(text: str) -> str:
 def warnings(summary: Summary) -> str:
     """What must not be overlooked: extrapolation, runs that are missing, runs that do not belong."""
     sweep = summary.sweep
-    lines = [timing_note(sweep) or ""]
+    lines = [timing_note(sweep) or "", overlap_note(sweep) or ""]
     if sweep.missing:
         lines.append(f"Missing, not in any figure: {', '.join(sweep.missing)}.")
     if sweep.unlisted:
@@ -168,14 +168,14 @@ def ledger(summary: Summary) -> str:
     return table(head, rows) + _processes(summary.sweep.processes)
 
 
-def _processes(processes: Sequence[Mapping[str, float]]) -> str:
+def _processes(processes: Sequence[Process]) -> str:
     """Where the wall-clock of the sweep itself went."""
     if not processes:
         return ""
-    phases = sorted_phases([name for seconds in processes for name in seconds])
+    phases = sorted_phases([name for process in processes for name in process.seconds])
     rows = [
-        [str(at), *(number(seconds.get(name, 0.0)) for name in phases), number(sum(seconds.values()))]
-        for at, seconds in enumerate(processes, 1)
+        [str(at), *(number(one.seconds.get(name, 0.0)) for name in phases), number(sum(one.seconds.values()))]
+        for at, one in enumerate(processes, 1)
     ]
     return note("The processes that worked on the sweep, each from its start to its end, in seconds:") + table(
         ("process", *phases, "all"), rows

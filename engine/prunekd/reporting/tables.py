@@ -13,7 +13,7 @@ from prunekd.reporting.aggregate import Summary
 from prunekd.reporting.claims import check_claims
 from prunekd.reporting.group import Group
 from prunekd.reporting.headline import headline
-from prunekd.reporting.results import Run, timing_note
+from prunekd.reporting.results import Run, overlap_note, timing_note
 
 
 def run_row(run: Run) -> dict[str, Any]:
@@ -57,7 +57,8 @@ def summary_dict(summary: Summary) -> dict[str, Any]:
             "missing": summary.sweep.missing,
             "unlisted": summary.sweep.unlisted,
             "costs": summary.sweep.costs,
-            "processes": summary.sweep.processes,
+            "processes": [process.seconds for process in summary.sweep.processes],
+            "overlap": overlap_note(summary.sweep),
             "runs": [{**run_row(run), "epoch_seconds": run.epoch_seconds} for run in summary.sweep.runs],
             "sweep": summary.sweep.facts,
         }

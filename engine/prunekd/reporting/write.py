@@ -83,5 +83,5 @@ def _write_all(summaries: Sequence[Summary], out: Path) -> list[Path]:
 
 def _write(path: Path, text: str) -> Path:
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
     return path

@@ -57,6 +57,7 @@ class SweepSpec:
         for policy in self.used_policies:
             if policy not in POLICIES:
                 raise unknown("policy", policy, POLICIES)
+        self._refuse_fixed_seeds()
         for keep in self.keeps:
             if not 0 < keep <= 1:
                 raise ValueError(f"keep is {keep}; a keep ratio is the fraction kept, in (0, 1]")
@@ -67,6 +68,21 @@ class SweepSpec:
                 f"{self.store.path} has no validation split to measure accuracy on; "
                 "convert a source with val/, or use `prunekd convert --val-fraction 0.1`"
             )
+
+    def _refuse_fixed_seeds(self) -> None:
+        """A seed that does not come from `seeds` would be ignored, or make several runs one."""
+        if self.recipe.seed:
+            raise ValueError(
+                f"seed is {self.recipe.seed}; a sweep trains the seeds 0 to N - 1 of --seeds N: leave seed out, or "
+                f"train that seed alone with `prunekd train --set seed={self.recipe.seed}`"
+            )
+        for arm in self.own_arms:
+            fixed = [setting for setting in arm.settings if setting.split("=")[0].strip() == "seed"]
+            if fixed:
+                raise ValueError(
+                    f"arm {arm.name!r} sets {fixed[0]}; its runs of different seeds would all be that one: leave seed "
+                    "out, and use --seeds N for the seeds 0 to N - 1"
+                )
 
     def _refuse_untimeable(self) -> None:
         for name in self.arms:

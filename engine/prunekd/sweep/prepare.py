@@ -17,9 +17,12 @@ from prunekd.pruning.scores import Scores, as_scores
 from prunekd.store import Store
 from prunekd.sweep.arms import alpha_arms, parse_arm
 from prunekd.sweep.forecast import Forecast, forecast
-from prunekd.sweep.grid import SweepSpec, plan_runs
+from prunekd.sweep.grid import WHOLE, SweepSpec, plan_runs
+from prunekd.sweep.run import check_same_sweep, run_spec
 from prunekd.sweep.settings import SweepSettings
+from prunekd.training.course import steps_per_epoch
 from prunekd.training.inputs import as_labels, class_scale
+from prunekd.training.learner import create_student
 from prunekd.training.recipe import as_recipe
 
 logger = logging.getLogger(__name__)
@@ -97,6 +100,8 @@ def open_sweep(settings: SweepSettings, store: Store, out: Path, world: World) -
     spec.check_keeps()
     if teacher is None:
         _check_without_teacher(settings, spec)
+    _check_runs(spec, world)
+    check_same_sweep(spec)
     return spec
 
 
@@ -116,6 +121,24 @@ def estimate(settings: SweepSettings, store: Store, out: Path, world: World) -> 
     runs = [run for run in planned if not (out / "runs" / run.name / "result.json").exists()]
     found = forecast(spec, world, runs=runs, batches=settings.time_only or 4, passes=passes)
     return replace(found, finished=len(planned) - len(runs))
+
+
+def _check_runs(spec: SweepSpec, world: World) -> None:
+    """Raise ValueError for a run that could not begin: settings of an arm, a batch beyond its samples, a model."""
+    total = len(spec.store.split("train"))
+    bare = replace(spec, cached=None, class_scale=None)
+    students = set()
+    for run in plan_runs(replace(bare, seeds=spec.seeds[:1])):
+        try:
+            planned = run_spec(bare, run, None)
+            recipe = planned.recipe
+            steps_per_epoch(recipe, total if run.policy == WHOLE else round(run.keep * total), world)
+            student = (recipe.model, recipe.train_view, recipe.eval_view, recipe.progressive)
+            if student not in students:
+                create_student(planned, world)
+            students.add(student)
+        except ValueError as error:
+            raise ValueError(f"run {run.name}: {error}") from None
 
 
 def _check_without_teacher(settings: SweepSettings, spec: SweepSpec) -> None:

@@ -1,21 +1,33 @@
 """A sweep: one recipe over keep ratios, arms, policies and seeds, with the runs of a seed taking turns by epoch."""
 
+import os
+import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from prunekd.common.distributed import World
-from prunekd.common.files import read_json, write_json
+from prunekd.common.files import Kind, read_json, require_keys, write_json
 from prunekd.common.ledger import Ledger
-from prunekd.common.machine import describe_machine
+from prunekd.common.machine import describe_machine, now
 from prunekd.pruning import Subset, read_subset, select, write_subset
 from prunekd.sweep.arms import ARMS, Arm
 from prunekd.sweep.grid import WHOLE, PlannedRun, SweepSpec, plan_runs
 from prunekd.sweep.turns import Progress, time_in_turns, train_in_turns
 from prunekd.training import RunSpec
+from prunekd.training.outcome import RESULT
 from prunekd.training.recipe import adjust
-from prunekd.training.run import IDENTITY
+from prunekd.training.run import INPUTS, identity
+
+SWEEP_FILE, LEDGER_FILE = "sweep.json", "ledger.json"
+# what sweep.json holds in every version, and what some versions write beside it
+SWEEP: dict[str, Kind] = {
+    "runs": list, "arms": list, "policies": list, "keeps": list, "seeds": list, "costs": dict, "recipe": dict,
+    "store": dict,
+}  # fmt: skip
+SAME = ("recipe", "store", "teacher", "reshaping", "time_only", "cold")  # for all commands on one sweep
+SWEEP_MORE: dict[str, Kind] = {"arm_settings": dict, "commands": list, "machine": dict}
 
 __all__ = ["ARMS", "Arm", "PlannedRun", "SweepSpec", "plan_runs", "run_sweep"]
 
@@ -34,14 +46,14 @@ def run_sweep(
 
     Raises:
         ValueError: the folder holds another sweep; see SweepSpec and Trainer.
-        RuntimeError: stopped by SIGTERM; every run that had begun has a checkpoint.
+        RuntimeError, Interrupted: stopped by SIGTERM, or Ctrl-C; every run that had begun has a checkpoint.
     """
     spec.check_inputs()
     spec.check_keeps()
     runs = plan_runs(spec)
     costs = dict(spec.costs)
-    ledger = ledger or Ledger()
-    before = _processes_before(spec)
+    ledger, began = ledger or Ledger(), now()
+    _processes_before(spec)  # a damaged file is named before anything is trained
     try:
         with ledger.phase("select"):
             subsets = _select_all(spec, runs, costs)
@@ -55,8 +67,9 @@ def run_sweep(
             work(spec, todo, run_specs, world, ledger, progress)
     finally:
         if spec.out.is_dir():
-            write_json(spec.out / "ledger.json", {"processes": [*before, ledger.to_dict()]})
-    return [read_json(_result_file(spec, run)) for run in runs]
+            mine = {**ledger.to_dict(), "host": platform.node(), "pid": os.getpid(), "began": began, "ended": now()}
+            write_json(spec.out / LEDGER_FILE, {"processes": [*_processes_before(spec), mine]})
+    return [read_json(_result_file(spec, run), RESULT) for run in runs]
 
 
 def run_spec(spec: SweepSpec, run: PlannedRun, subset: Subset | None) -> RunSpec:
@@ -84,8 +97,11 @@ def run_spec(spec: SweepSpec, run: PlannedRun, subset: Subset | None) -> RunSpec
 
 def _processes_before(spec: SweepSpec) -> list[dict[str, Any]]:
     """The ledgers of earlier processes."""
-    file = spec.out / "ledger.json"
-    return list(read_json(file)["processes"]) if file.exists() else []
+    file = spec.out / LEDGER_FILE
+    try:
+        return list(read_json(file, {"processes": list})["processes"]) if file.exists() else []
+    except ValueError as error:
+        raise ValueError(f"{error}; it holds the seconds of earlier processes alone: remove it to go on") from None
 
 
 def _result_file(spec: SweepSpec, run: PlannedRun) -> Path:
@@ -116,22 +132,46 @@ def _select_all(
     return subsets
 
 
+def check_same_sweep(spec: SweepSpec) -> None:
+    """Raise ValueError if the folder holds another sweep, or a damaged one; logit reshaping may not be known yet."""
+    before = _sweep_before(spec)
+    if before is not None:
+        _refuse_another(spec, before, [key for key in SAME if key != "reshaping"])
+
+
+def _sweep_before(spec: SweepSpec) -> dict[str, Any] | None:
+    file = spec.out / SWEEP_FILE
+    if not file.exists():
+        return None
+    before: dict[str, Any] = read_json(file, SWEEP)
+    require_keys(before, {key: kind for key, kind in SWEEP_MORE.items() if key in before}, str(file))
+    return before
+
+
+def _refuse_another(spec: SweepSpec, before: dict[str, Any], keys: Sequence[str]) -> None:
+    described = _describe(spec, (), {})
+    for key in keys:
+        old, new = before.get(key, described[key]), described[key]
+        if key in INPUTS:
+            old, new = identity(old, new)
+        if old != new:
+            raise ValueError(f"{spec.out} holds a sweep with another {key}; choose another --out")
+    for name, settings in before.get("arm_settings", {}).items():
+        if described["arm_settings"].get(name, settings) != settings:
+            raise ValueError(f"{spec.out} holds a sweep with another arm {name!r}; choose another name for it")
+
+
 def _write_sweep_file(spec: SweepSpec, runs: Sequence[PlannedRun], costs: dict[str, dict[str, Any]]) -> None:
-    file = spec.out / "sweep.json"
     described = _describe(spec, runs, costs)
-    if file.exists():
-        before = read_json(file)
-        for key in (*IDENTITY, "time_only", "cold"):
-            if key in described and before.get(key, described[key]) != described[key]:
-                raise ValueError(f"{spec.out} holds a sweep with another {key}; choose another --out")
-        for name, settings in before.get("arm_settings", {}).items():
-            if described["arm_settings"].setdefault(name, settings) != settings:
-                raise ValueError(f"{spec.out} holds a sweep with another arm {name!r}; choose another name for it")
+    before = _sweep_before(spec)
+    if before is not None:
+        _refuse_another(spec, before, SAME)
+        described["arm_settings"] = before.get("arm_settings", {}) | described["arm_settings"]
         described["costs"] = before["costs"] | costs
         described["commands"] = [*before.get("commands", []), *described["commands"]]
         for key in ("runs", "arms", "policies", "keeps", "seeds"):
             described[key] = list(dict.fromkeys([*before[key], *described[key]]))
-    write_json(file, described)
+    write_json(spec.out / SWEEP_FILE, described)
 
 
 def _describe(spec: SweepSpec, runs: Sequence[PlannedRun], costs: dict[str, dict[str, Any]]) -> dict[str, Any]:

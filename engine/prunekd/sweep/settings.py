@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from prunekd.common.files import read_text
 from prunekd.distill import CachedTeacher, OnlineTeacher
 from prunekd.pruning.scores import Scores
 from prunekd.training import Recipe
@@ -86,10 +87,9 @@ def as_settings(study: Study) -> SweepSettings:
     if isinstance(study, Mapping):
         return build(SweepSettings, study)
     path = Path(study)
-    if not path.is_file():
-        raise ValueError(f"study {path} does not exist; give a YAML file of a sweep's settings")
+    text = read_text(path, "study")
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"study {path} is not valid YAML: {error}") from None
     if not isinstance(tree, dict):

@@ -16,7 +16,7 @@ from prunekd.sweep.grid import PlannedRun, SweepSpec
 from prunekd.sweep.timing import Timed, extrapolate, shorten
 from prunekd.training import RunSpec, Trainer
 from prunekd.training.readers import Readers, open_readers
-from prunekd.training.signals import Requests
+from prunekd.training.signals import Interrupted, Requests
 
 Progress = Callable[[PlannedRun, dict[str, Any]], None]
 
@@ -32,7 +32,7 @@ def train_in_turns(
     """Train the runs `todo`, described by `run_specs`, to their ends; those with a checkpoint go on from it.
 
     Raises:
-        RuntimeError: stopped by SIGTERM; every run that had begun has a checkpoint.
+        RuntimeError, Interrupted: stopped by SIGTERM, or Ctrl-C; every run that had begun has a checkpoint.
     """
     readers = open_readers(run_specs[0], world)
     trainers: list[Trainer] = []
@@ -46,19 +46,18 @@ def train_in_turns(
         with requests.listening():
             for trainer in _turns(trainers):
                 if requests.stop:
-                    raise RuntimeError("stopped by a signal")
+                    raise requests.stopped("")
                 if spec.cold:
                     drop_page_cache(spec.store.path / "train.beton")
                 trainer.train_epoch()
                 if trainer.finished:
                     trainer.finish()
-    except RuntimeError as error:
+    except (RuntimeError, Interrupted) as error:
         if not requests.stop:
             raise
         saved = [_save(trainer) for trainer in trainers if trainer.global_step and not trainer.finished]
-        raise RuntimeError(
-            f"stopped by a signal with {len(saved)} runs under way, each with a checkpoint; give the same command "
-            "to go on"
+        raise requests.stopped(
+            f" with {len(saved)} runs under way, each with a checkpoint; give the same command to go on"
         ) from error
     finally:
         for trainer in trainers:

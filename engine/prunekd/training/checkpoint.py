@@ -5,9 +5,11 @@ average, metric sums, generators, figures of single samples) and state.json (pos
 pickled.
 """
 
+import hashlib
+import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from prunekd.common.files import read_json, sync_file, sync_folder, write_json
+from prunekd.common.files import Kind, read_json, require_keys, sync_file, sync_folder, write_json
 
 STEP_FOLDER = re.compile(r"step-(\d{8})")
 FORMAT = 2
+STATE: dict[str, Kind] = {"format": int, "position": dict, "optimizer": list, "scaler": dict}
+POSITION: dict[str, Kind] = {
+    "epoch": int, "step_in_epoch": int, "global_step": int, "epochs": list, "at_epoch_start": dict, "ledger": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +87,44 @@ def load_checkpoint(path: Path, parts: Trainable) -> tuple[dict[str, Tensor], di
         ValueError: the checkpoint is broken or belongs to another model; the message names the file.
     """
     try:
-        state = read_json(path / "state.json")
-        if state.get("format") != FORMAT:
-            raise ValueError(f"it is of format {state.get('format')}, this version reads {FORMAT}")
+        state = read_json(path / "state.json", STATE)
+        if state["format"] != FORMAT:
+            raise ValueError(f"it is of format {state['format']}, this version reads {FORMAT}")
+        position: dict[str, Any] = state["position"]
+        require_keys(position, POSITION, str(path / "state.json"))
+        require_keys(position["ledger"], {"seconds": dict, "counters": dict}, f"the ledger in {path / 'state.json'}")
+        _check_digests(path, state)
         weights, moments, tensors = (load_file(path / f"{n}.safetensors") for n in ("model", "optimizer", "state"))
         parts.model.load_state_dict(weights)
         _load_optimizer(parts.optimizer, moments, state["optimizer"])
         parts.scaler.load_state_dict(state["scaler"])
-    except (SafetensorError, RuntimeError, OSError, KeyError, IndexError, ValueError) as error:
+    except (SafetensorError, RuntimeError, OSError, LookupError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"checkpoint {path} cannot be loaded: {error}") from None
-    position = state["position"]
-    assert isinstance(position, dict)
     return tensors, position
+
+
+def _check_digests(path: Path, state: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the files, and `state` itself, are as they were written; 0.1.0 wrote no digests."""
+    if "digests" not in state:
+        return
+    require_keys(state, {"digests": dict}, str(path / "state.json"))
+    found = _digests(path, state)
+    changed = [name for name, digest in found.items() if state["digests"].get(name) != digest]
+    if changed:
+        raise ValueError(f"{' and '.join(changed)} changed since it was written")
+
+
+def _digests(folder: Path, state: Mapping[str, Any]) -> dict[str, str]:
+    """BLAKE2b of each file of a checkpoint, that of state.json without its digests."""
+    own = json.dumps({name: value for name, value in state.items() if name != "digests"}, sort_keys=True)
+    found = {"state.json": hashlib.blake2b(own.encode(), digest_size=16).hexdigest()}
+    for file in sorted(folder.glob("*.safetensors")):
+        digest = hashlib.blake2b(digest_size=16)
+        with file.open("rb") as stream:
+            while piece := stream.read(1 << 20):
+                digest.update(piece)
+        found[file.name] = digest.hexdigest()
+    return found
 
 
 def _write(folder: Path, parts: Trainable, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
@@ -101,8 +133,13 @@ def _write(folder: Path, parts: Trainable, tensors: dict[str, Tensor], position:
     _save(dict(_optimizer_tensors(optimizer["state"])), folder / "optimizer.safetensors")
     _save(tensors, folder / "state.safetensors")
     groups = [{key: _plain(value) for key, value in group.items()} for group in optimizer["param_groups"]]
-    state = {"format": FORMAT, "position": position, "optimizer": groups, "scaler": parts.scaler.state_dict()}
-    write_json(folder / "state.json", state)
+    state: dict[str, Any] = {
+        "format": FORMAT,
+        "position": position,
+        "optimizer": groups,
+        "scaler": parts.scaler.state_dict(),
+    }
+    write_json(folder / "state.json", state | {"digests": _digests(folder, state)})
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:

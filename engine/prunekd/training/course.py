@@ -9,6 +9,27 @@ from prunekd.input import EpochPlan, train_plan
 from prunekd.pruning.epoch_policies import DynamicPolicy, Observations, create_dynamic
 from prunekd.training.run import RunSpec
 from prunekd.training.schedule import resolution
+from prunekd.training.settings import Recipe
+
+
+def steps_per_epoch(recipe: Recipe, kept: int, world: World) -> int:
+    """Batches of an epoch over `kept` samples.
+
+    Raises:
+        ValueError: a batch larger than that, or not divisible among the processes.
+    """
+    share = world.size * recipe.accumulate
+    if recipe.batch_size % share:
+        raise ValueError(
+            f"batch_size {recipe.batch_size} is not divisible by {world.size} processes x accumulate "
+            f"{recipe.accumulate}"
+        )
+    if recipe.batch_size > kept:
+        raise ValueError(
+            f"batch_size {recipe.batch_size} is larger than the {kept} samples kept; "
+            f"use --set batch_size={max(1, kept // 4)} or keep more"
+        )
+    return kept // recipe.batch_size
 
 
 class Course:
@@ -36,18 +57,7 @@ class Course:
             order = np.argsort(spec.subset.ids)
             self.ids = spec.subset.ids[order]
             self._weights = None if spec.subset.weights is None else spec.subset.weights[order]
-        share = world.size * recipe.accumulate
-        if recipe.batch_size % share:
-            raise ValueError(
-                f"batch_size {recipe.batch_size} is not divisible by {world.size} processes x accumulate "
-                f"{recipe.accumulate}"
-            )
-        self.steps_per_epoch = len(self.ids) // recipe.batch_size
-        if self.steps_per_epoch == 0:
-            raise ValueError(
-                f"batch_size {recipe.batch_size} is larger than the {len(self.ids)} samples kept; "
-                f"use --set batch_size={max(1, len(self.ids) // 4)} or keep more"
-            )
+        self.steps_per_epoch = steps_per_epoch(recipe, len(self.ids), world)
         self._limit = recipe.budget.steps or recipe.budget.samples // recipe.batch_size
         self.total_steps = self._limit or self.steps_per_epoch * recipe.epochs
         self.epochs = -(-self.total_steps // self.steps_per_epoch) if self._limit else recipe.epochs

@@ -40,7 +40,7 @@ class Learner:
     def __init__(self, spec: RunSpec, world: World, samples: SampleState | None) -> None:
         recipe = spec.recipe
         self._spec, self._world, self._samples = spec, world, samples
-        self.model = _student(spec, world)
+        self.model = create_student(spec, world)
         self.objective = spec.objective(world.device)
         self.metrics = RunningMetrics(world.device)
         self.watch = LossWatch()
@@ -182,14 +182,27 @@ def _slice(batch: Batch, part: slice) -> Batch:
     return Batch(batch.images[part], batch.labels[part], batch.ids[part], weights)
 
 
-def _student(spec: RunSpec, world: World) -> nn.Module:
-    """The student on its device: a new one as the recipe says, or the user's module itself."""
-    settings, num_classes = spec.recipe.model, len(spec.store.classes)
+def create_student(spec: RunSpec, world: World) -> nn.Module:
+    """The student on its device: a new one as the recipe says, or the user's module itself.
+
+    Raises:
+        ValueError: an unknown model, one that does not take the views, or settings that it cannot have.
+    """
+    recipe, num_classes = spec.recipe, len(spec.store.classes)
+    settings, size = recipe.model, recipe.eval_view.size
     if spec.model is None:
-        model = create_model(settings.name, num_classes, seed=spec.recipe.seed, drop_path=settings.drop_path)
+        model = create_model(settings.name, num_classes, seed=recipe.seed, drop_path=settings.drop_path, size=size)
     else:
         model = spec.model
-        check_logits(model, num_classes, spec.recipe.eval_view.size, "the student")
+    check_logits(model, num_classes, size, "the student")
+    for other in {recipe.train_view.size, recipe.progressive.start} - {0, size}:
+        try:
+            check_logits(model, num_classes, other, "the student")
+        except ValueError as error:
+            raise ValueError(
+                f"{spec.model_name} takes images of {size} x {size} pixels (eval_view.size), but not the training's of "
+                f"{other} x {other}; set train_view.size to {size} and progressive.start to 0"
+            ) from error
     if settings.checkpoint_activations:
         if not hasattr(model, "set_grad_checkpointing"):
             raise ValueError(f"{spec.model_name} cannot recompute activations; set model.checkpoint_activations=false")

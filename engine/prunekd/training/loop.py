@@ -7,6 +7,7 @@ queues work.
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from prunekd.common.distributed import World
 from prunekd.common.files import write_json
 from prunekd.common.ledger import Ledger
+from prunekd.common.lock import locked
 from prunekd.distill import OnlineTeacher
 from prunekd.input import Batch, EpochPlan
 from prunekd.input.prefetch import on_device
@@ -28,7 +30,7 @@ from prunekd.training.metrics import RunLog
 from prunekd.training.outcome import save_student, save_tracked, summarize
 from prunekd.training.randomness import Randomness
 from prunekd.training.readers import Readers, open_readers
-from prunekd.training.run import RunSpec, prepare_folder
+from prunekd.training.run import RunSpec, begin_folder, check_folder
 from prunekd.training.samples import SampleState
 from prunekd.training.schedule import learning_rate
 from prunekd.training.signals import Requests
@@ -52,7 +54,8 @@ class Trainer:
         ledger: where to book, if not in one that begins here.
 
     Raises:
-        ValueError: see RunSpec, prepare_folder, Course, Learner.
+        ValueError: see RunSpec, check_folder, Course, Learner. The folder is then left as it was.
+        RuntimeError: another process is writing to the folder.
     """
 
     def __init__(
@@ -72,19 +75,23 @@ class Trainer:
         self.epochs: list[dict[str, Any]] = []
         self.requests = Requests()
         self._threads = StepThreads(world.device)
-        self._owns_readers = readers is None
         self._step_in_epoch = 0
         self._epoch_steps = 0
         self._at_epoch_start: dict[str, float] = {}  # the ledger's seconds then
         self._progress: Progress | None = None
-        with self.ledger.phase("setup"):
-            self._build(resume, readers)
+        with ExitStack() as opened:
+            with self.ledger.phase("setup"):
+                self._build(resume, readers, opened)
+            self._open = opened.pop_all()  # closed by `close`
 
-    def _build(self, resume: str | None, readers: Readers | None) -> None:
+    def _build(self, resume: str | None, readers: Readers | None, opened: ExitStack) -> None:
+        """Everything that may fail comes before the first file in the run's folder."""
         spec, recipe, world = self.spec, self.spec.recipe, self.world
         self.course = Course(spec, world)
+        described = spec.describe()
         if world.is_main:
-            prepare_folder(spec, resume)
+            opened.enter_context(locked(spec.out, "run"))
+            check_folder(spec.out, described, resume)
         world.barrier()
         self.samples = self._sample_state()
         self.learner = Learner(spec, world, self.samples)
@@ -93,6 +100,8 @@ class Trainer:
         if recipe.eval.scale:
             self.eval_every = max(1, round(self.eval_every / spec.keep))
         self.readers = readers or open_readers(spec, world)
+        if readers is None:
+            opened.callback(self.readers.close)
         self._account = ReaderAccount(self.readers.train, self.ledger, world)
         if spec.teacher is not None:
             with self.ledger.phase("compile"):
@@ -103,7 +112,11 @@ class Trainer:
         if recipe.compile:
             with self.ledger.phase("compile"):
                 self.learner.compile(self._forward_size)
-        self.log = RunLog(spec.out, self.global_step) if world.is_main else None
+        self.log = None
+        if world.is_main:
+            begin_folder(spec.out, described)
+            self.log = RunLog(spec.out, self.global_step)
+            opened.callback(self.log.close)
         self._last_checkpoint = time.monotonic()
 
     @property
@@ -148,15 +161,19 @@ class Trainer:
         return self.course.finished(self.epoch, self.global_step)
 
     def fit(self) -> dict[str, Any]:
-        """Train what is left of the run and return the contents of result.json.
+        """Train what is left of the run, return the contents of result.json, and close everything.
 
         Raises:
             RuntimeError: stopped by a signal (a checkpoint was written), or a loss that is not finite.
+            Interrupted: stopped by Ctrl-C (a checkpoint was written). A second Ctrl-C raises KeyboardInterrupt.
         """
-        with self.requests.listening():
-            while not self.finished:
-                self.train_epoch()
-        return self.finish()
+        try:
+            with self.requests.listening():
+                while not self.finished:
+                    self.train_epoch()
+            return self.finish()
+        finally:
+            self.close()
 
     def train_epoch(self) -> dict[str, Any]:
         """Train to the end of the current epoch, evaluate if it is due, and return the epoch's record."""
@@ -210,11 +227,8 @@ class Trainer:
         return result
 
     def close(self) -> None:
-        """Close readers and log files."""
-        if self._owns_readers:
-            self.readers.close()
-        if self.log:
-            self.log.close()
+        """Close readers and log files and let go of the folder."""
+        self._open.close()
 
     def _plan(self) -> EpochPlan:
         observations = self.samples.observations if self.samples else None
@@ -296,8 +310,7 @@ class Trainer:
             path = self.checkpoint()
             self.requests.save = False
             if self.world.agree(self.requests.stop):
-                self.close()
-                raise RuntimeError(f"stopped by a signal; go on with `--resume auto` from {path}")
+                raise self.requests.stopped(f"; go on with `--resume auto` from {path}")
 
     def checkpoint(self) -> Path:
         """Write a checkpoint of this moment (the main process does; a collective call) and return its folder."""

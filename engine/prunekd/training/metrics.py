@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 
 from prunekd.common.distributed import World
+from prunekd.common.files import Kind, read_records, replacing
+
+METRICS_FILE = "metrics.jsonl"
+RECORD: dict[str, Kind] = {"kind": str, "step": int}  # what every line of it has
 
 
 class RunningMetrics:
@@ -43,17 +47,17 @@ class RunLog:
     def __init__(self, out: Path, resumed_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.path = out / "metrics.jsonl"
-        kept = _lines_up_to(self.path, resumed_step)
-        self._file = self.path.open("w")
-        self._file.writelines(kept)
-        self._file.flush()
+        self.path = out / METRICS_FILE
+        kept = [line for line, record in read_records(self.path, RECORD) if record["step"] <= resumed_step]
+        with replacing(self.path) as temporary:
+            temporary.write_bytes(b"".join(kept))
+        self._file = self.path.open("ab")
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=resumed_step + 1 if resumed_step else None)
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Log plain `values` of one `kind` (train, epoch, eval) at a global step; non-finite numbers become null."""
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-        self._file.write(json.dumps({"kind": kind, "step": step, **plain}) + "\n")
+        self._file.write(json.dumps({"kind": kind, "step": step, **plain}).encode() + b"\n")
         self._file.flush()
         for key, value in plain.items():
             if isinstance(value, (int, float)):
@@ -63,17 +67,3 @@ class RunLog:
         """Close both files."""
         self._file.close()
         self._board.close()
-
-
-def _lines_up_to(path: Path, step: int) -> list[str]:
-    if not path.exists():
-        return []
-    kept = []
-    for line in path.read_text().splitlines(keepends=True):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            break  # the last line of a run that was killed while writing it
-        if record["step"] <= step:
-            kept.append(line)
-    return kept

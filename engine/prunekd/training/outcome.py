@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from prunekd.common.distributed import World
-from prunekd.common.files import read_json
+from prunekd.common.files import Kind, read_json
 from prunekd.common.ledger import PHASES, Ledger, critical_path
 from prunekd.distill.teacher_files import MODEL_FILE
 from prunekd.models import ModelCard, load_trained, save_trained
@@ -21,6 +21,11 @@ from prunekd.pruning.training_dynamics import Tracker, tracked_scores
 from prunekd.training.run import RunSpec
 
 RESULT_FILE = "result.json"
+# what callers rely on; a report needs more of the runs of a sweep
+RESULT: dict[str, Kind] = {
+    "model": str, "top1": (float, type(None)), "best_top1": (float, type(None)), "train_seconds": float,
+    "samples_kept": int, "epochs": int, "ledger": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +56,7 @@ class Run:
             raise ValueError(f"{path} holds no run (no run.json); give a folder that `prunekd train --out` made")
         if not (path / RESULT_FILE).exists():
             raise ValueError(f"the run {path} is not finished; finish it with resume='auto' (`--resume auto`)")
-        result = read_json(path / RESULT_FILE)
-        assert isinstance(result, dict)
-        return cls(path=path, result=result)
+        return cls(path=path, result=read_json(path / RESULT_FILE, RESULT))
 
     @property
     def top1(self) -> float | None:

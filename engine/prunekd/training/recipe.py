@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from prunekd.common.files import read_text
 from prunekd.training.settings import Recipe
 
 T = TypeVar("T")
@@ -49,11 +50,9 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
 def _read(name_or_path: str) -> dict[str, Any]:
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml"):
-        if not path.exists():
-            raise ValueError(f"recipe {path} does not exist")
-        text = path.read_text()
+        text = read_text(path, "recipe")
     elif name_or_path in recipe_names():
-        text = (resources.files("prunekd") / "recipes" / f"{name_or_path}.yaml").read_text()
+        text = (resources.files("prunekd") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
     else:
         raise ValueError(f"unknown recipe {name_or_path!r}; give a .yaml file or one of: {', '.join(recipe_names())}")
     try:

@@ -5,6 +5,7 @@ checkpoints/        where to go on from        model.safetensors             the
 result.json         figures of the finished run
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from prunekd.common.files import read_json, write_json
+from prunekd.common.lock import HELD_FILE, LOCK_FILE
 from prunekd.common.machine import describe_machine
 from prunekd.common.registry import unknown
 from prunekd.distill import (
@@ -31,7 +33,10 @@ from prunekd.pruning.training_dynamics import DYNAMICS
 from prunekd.store import Store
 from prunekd.training.settings import Recipe
 
+RUN_FILE = "run.json"
 IDENTITY = ("recipe", "model", "store", "subset", "teacher", "soft_labels", "alpha", "temperature", "reshaping")
+INPUTS = ("store", "subset", "teacher", "soft_labels")  # the parts of IDENTITY that are found under some path
+CIRCUMSTANCES = ("path", "spec", "seconds", "resumed", "machine")  # of an input, beside its contents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,32 +155,50 @@ class RunSpec:
         }
 
 
-def prepare_folder(spec: RunSpec, resume: str | None) -> None:
-    """Create a run's folder and run.json, or check that an existing one is this run's.
+def check_folder(out: Path, described: Mapping[str, Any], resume: str | None) -> None:
+    """Check that a run that describes itself as `described` may use the folder `out`; writes nothing.
 
     Raises:
         ValueError: the folder is in use and `resume` was not asked for, or it holds another run.
     """
-    file = spec.out / "run.json"
-    described = spec.describe()
+    file = out / RUN_FILE
     if not file.exists():
         if resume not in (None, "auto"):
-            raise ValueError(f"{spec.out} holds no run to resume; leave --resume out to start one")
-        if spec.out.exists() and any(spec.out.iterdir()):
-            raise ValueError(f"{spec.out} exists and is not empty; choose another --out")
-        write_json(file, described)
+            raise ValueError(f"{out} holds no run to resume; leave --resume out to start one")
+        if out.exists() and any(path.name not in (LOCK_FILE, HELD_FILE) for path in out.iterdir()):
+            raise ValueError(f"{out} exists and is not empty; choose another --out")
         return
     if resume is None:
-        raise ValueError(f"{spec.out} holds a run already; use --resume auto to go on with it, or another --out")
-    before = read_json(file)
-    if isinstance(before.get("subset"), dict) and described["subset"] and "digest" not in before["subset"]:
-        described["subset"].pop("digest")  # prunekd 0.1.0 wrote none
+        raise ValueError(f"{out} holds a run already; use --resume auto to go on with it, or another --out")
+    before = read_json(file, {"recipe": dict, "store": dict})
     for key in IDENTITY:
-        if before.get(key) != described[key]:
+        old, new = before.get(key), described[key]
+        if key in INPUTS:
+            old, new = identity(old, new)
+        if old != new:
             raise ValueError(
-                f"{spec.out} was started with {_difference(key, before.get(key), described[key])}; "
+                f"{out} was started with {_difference(key, old, new)}; "
                 "resume it with the settings it was started with, or choose another --out"
             )
+
+
+def begin_folder(out: Path, described: Mapping[str, Any]) -> None:
+    """Write the run.json of a new run; a resumed one keeps its own."""
+    if not (out / RUN_FILE).exists():
+        write_json(out / RUN_FILE, described)
+
+
+def identity(before: Any, now: Any) -> tuple[Any, Any]:
+    """Two values of one part of run.json, less what does not decide whether the runs are the same.
+
+    Paths and seconds do not: contents are compared, by fingerprint or digest. Nor does what an older version did not
+    write.
+    """
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return before, now
+    names = [name for name in before if name not in CIRCUMSTANCES]
+    pairs = {name: identity(before[name], now.get(name)) for name in names}
+    return {name: pair[0] for name, pair in pairs.items()}, {name: pair[1] for name, pair in pairs.items()}
 
 
 def _difference(key: str, before: Any, now: Any) -> str:

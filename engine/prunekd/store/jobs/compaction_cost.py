@@ -42,21 +42,24 @@ def storage_of(path: Path) -> Storage:
     """What the system says of the storage under `path`."""
     device = os.stat(path).st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
-    mounts = [line.split(" - ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    mounts = [
+        line.split(" - ")
+        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    ]
     system = next((after.split()[0] for before, after in mounts if before.split()[2] == number), "unknown")
     block = Path("/sys/dev/block") / number
     queue = next((q for q in (block / "queue", block.resolve().parent / "queue") if q.exists()), None)
     if queue is None:
         kind = "network" if system.startswith(NETWORK) else "unknown"
         return Storage(kind=kind, file_system=system, read_ahead=READ_AHEAD)
-    spinning = (queue / "rotational").read_text().strip() == "1"
-    ahead = int((queue / "read_ahead_kb").read_text()) << 10
+    spinning = (queue / "rotational").read_text(encoding="utf-8").strip() == "1"
+    ahead = int((queue / "read_ahead_kb").read_text(encoding="utf-8")) << 10
     return Storage(kind="spinning" if spinning else "solid state", file_system=system, read_ahead=max(ahead, PAGE))
 
 
 def available_memory() -> int:
     """Bytes that could hold files, as the system estimates it."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
+    for line in Path("/proc/meminfo").read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) << 10
     return 0
