@@ -42,7 +42,9 @@ def storage_of(path: Path) -> Storage:
     """What the system says of the storage under `path`."""
     device = os.stat(path).st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
-    mounts = [line.split(" - ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    mounts = [
+        line.split(" - ") for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines()
+    ]
     system = next((after.split()[0] for before, after in mounts if before.split()[2] == number), "unknown")
     block = Path("/sys/dev/block") / number
     queue = next((q for q in (block / "queue", block.resolve().parent / "queue") if q.exists()), None)
