@@ -146,7 +146,7 @@ def naming(path: Path, done: str = "converted", needed: Callable[[], int] = lamb
         if error.errno is None:
             raise  # named already
         remedy = "make room, then" if error.errno in (ENOSPC, EDQUOT, EFBIG) else "mend that, then"
-        file, room = Path(error.filename or path), ""
+        file, room = Path(error.filename if isinstance(error.filename, str) else path), ""
         if error.errno == ENOSPC:
             room = f" ({room_left(file, needed())})"
         raise OSError(
