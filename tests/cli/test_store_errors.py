@@ -15,7 +15,7 @@ from support import write_arrays
 VERBS = {
     "inspect": [],
     "select": ["--policy", "random", "--keep", "0.5", "--out", "{tmp}/out.parquet"],
-    "compact": ["{tmp}/out", "--subset", "{tmp}/none.parquet"],
+    "compact": ["--out", "{tmp}/out", "--subset", "{tmp}/none.parquet"],
     "export": ["--format", "npy", "--out", "{tmp}/out"],
     "score": ["--teacher", "none", "--out", "{tmp}/out.parquet"],
     "train": ["--recipe", "demo", "--out", "{tmp}/out"],

@@ -97,7 +97,7 @@ def _summary(out: Path, info: "ExportInfo") -> str:
     if info.get("empty_classes"):
         empty = info["empty_classes"]
         parts.append(
-            f"{len(empty)} classes without images ({empty[0]}, ...) have an empty folder, so that the others keep "
+            f"classes without images ({len(empty)}: {empty[0]}, ...) have an empty folder, so that the others keep "
             "their labels: torchvision's ImageFolder needs allow_empty=True, timm needs --class-map "
             f"{out / info['class_map']}"
         )

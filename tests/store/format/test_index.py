@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -234,3 +236,21 @@ def test_only_a_store_is_ever_overwritten(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a store"):
         convert(open_source(tmp_path / "a.npz"), tmp_path / "mine", ConvertSettings(overwrite=True))
     assert (tmp_path / "mine/thesis.txt").read_text() == "precious"
+
+
+def test_stores_are_made_and_opened_without_pandas(tmp_path: Path) -> None:
+    """A plain installation has no pandas, which Arrow imports for some of its functions."""
+    script = (
+        "import sys\n"
+        "class NoPandas:\n"
+        "    def find_spec(name, *_):\n"
+        "        if name.split('.')[0] == 'pandas':\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, NoPandas)\n"
+        "import prunekd\n"
+        "store = prunekd.convert(sys.argv[1], sys.argv[2])\n"
+        "print(len(prunekd.open_store(store.path).split('train').keys()))\n"
+    )
+    words = [str(write_arrays(tmp_path / "a.npz")), str(tmp_path / "made")]
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
+    assert done.stdout == "96\n", done.stderr

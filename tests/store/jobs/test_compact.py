@@ -195,6 +195,21 @@ def test_a_full_disk_is_named_with_the_remedy(
         compact(tiny_store, some_ids(tiny_store, 9), tmp_path / "made")
 
 
+def test_a_parent_whose_storage_fails_is_named_and_not_the_copy(
+    tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: Any) -> int:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(os, "copy_file_range", gone)
+    monkeypatch.setattr(os, "pread", gone)
+    source = tiny_store.split("train").path
+    with pytest.raises(OSError, match=rf"cannot read {source}: Stale file handle; what is copied so far is kept"):
+        compact(tiny_store, some_ids(tiny_store, 9), tmp_path / "made")
+    monkeypatch.undo()
+    assert len(compact(tiny_store, some_ids(tiny_store, 9), tmp_path / "made").split("train")) == 9
+
+
 def test_a_disk_without_room_is_noticed_before_anything_is_copied(
     tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -301,7 +301,7 @@ def test_a_class_map_gives_other_readers_the_same_numbers(photos: Store, tmp_pat
 def test_the_verb_says_which_classes_are_empty(photos: Store, tmp_path: Path) -> None:
     info = export(photos, np.arange(8), tmp_path / "out", ExportSettings(format="folder"))
     text = _summary(tmp_path / "out", info)
-    assert f"{len(photos.classes) - 1} classes without images (class 1, ...) have an empty folder" in text
+    assert f"classes without images ({len(photos.classes) - 1}: class 1, ...) have an empty folder" in text
     assert f"--class-map {tmp_path / 'out' / 'classes.txt'}" in text
 
 

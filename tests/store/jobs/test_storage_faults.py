@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -195,6 +196,12 @@ def test_a_share_that_is_none_is_named(tmp_path: Path, value: str) -> None:
     assert result.exit_code == 2
     assert "quarantined is" in result.stderr
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("value", ["1%", None, -1, 1.5, float("nan"), [1]])
+def test_settings_refuse_what_is_no_share_and_no_count(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"max_quarantined is .*a float from 0\.0 to 1\.0, or a count"):
+        ConvertSettings(max_quarantined=value)
 
 
 def test_links_to_themselves_are_quarantined_or_counted(tmp_path: Path) -> None:

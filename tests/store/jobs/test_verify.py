@@ -1,5 +1,6 @@
 """Verifying a store: damaged samples are found, all of them and no others, and so is an index that was exchanged."""
 
+import errno
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from prunekd.cli import main
-from prunekd.store import Store, open_store
+from prunekd.store import Payloads, Store, open_store
 from prunekd.store.jobs import verify
 from prunekd.store.jobs.verify import check_index, damaged
 
@@ -50,6 +51,23 @@ def test_a_file_cut_short_since_is_named_sample_by_sample(copy: Store) -> None:
     found = damaged(split, 2)
     assert [row for row, _ in found] == [94, 95]
     assert all("train.beton ends inside row" in reason for _, reason in found)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN])
+def test_storage_that_goes_away_damages_no_samples(copy: Store, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    read = Payloads.read
+
+    def failing(self: Payloads, row: int) -> bytes:
+        if row == 40:
+            raise OSError(number, os.strerror(number))
+        return read(self, row)
+
+    monkeypatch.setattr(Payloads, "read", failing)
+    if number == errno.EIO:  # a bad sector damages what lies on it
+        assert damaged(copy.split("train"), 2) == [(40, "Input/output error")]
+    else:
+        with pytest.raises(OSError, match=os.strerror(number)):
+            damaged(copy.split("train"), 2)
 
 
 def test_an_index_other_than_the_one_the_store_speaks_of_is_refused(copy: Store, tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_what_was_found_is_said_before_anything_is_converted(tmp_path: Path, tol
     assert told == [
         f"{root} is read as imagefolder (a folder); --source says otherwise",
         f"train: 5 images, 2 classes, 2 to 3 per class ({root}/training)",
-        f"val: 3 images, 2 classes, 0 to 3 per class, 1 classes without any ({root}/test)",
+        f"val: 3 images, 2 classes, 1 of them empty, 0 to 3 per class ({root}/test)",
         "nothing is named val, so the validation split is test; --val-split none leaves it out",
         "ignored: 1 x folder notes beside training",
     ]

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from errno import EINVAL, ENOSYS, EOPNOTSUPP, EXDEV
+from errno import EDQUOT, EFBIG, EINVAL, ENOSPC, ENOSYS, EOPNOTSUPP, EXDEV
 from pathlib import Path
 
 from prunekd.common.closing import Closing
@@ -38,28 +38,38 @@ class Copier(Closing):
 
         Raises:
             ValueError: the source ends before.
-            OSError: the disk is full, or the storage failed.
+            OSError: the disk is full, or the storage failed; an error of the source names it.
         """
         while size and self._by_kernel:
             try:
                 moved = os.copy_file_range(self._source, self._target, size, source, target)
             except OSError as error:
-                if error.errno not in (EINVAL, ENOSYS, EOPNOTSUPP, EXDEV):
+                if error.errno in (ENOSPC, EDQUOT, EFBIG):
                     raise
-                self._by_kernel = False
-                logger.info(
-                    f"copy_file_range is not supported here ({error.strerror}); falling back to reading and writing"
-                )
-                break
+                if error.errno in (EINVAL, ENOSYS, EOPNOTSUPP, EXDEV):
+                    self._by_kernel = False
+                    logger.info(
+                        f"copy_file_range is not supported here ({error.strerror}); falling back to reading and writing"
+                    )
+                break  # of any other error, reading and writing will tell which of the files it is about
             if not moved:
                 break  # the source has ended, or its file system cannot do it: reading will tell
             source, target, size = source + moved, target + moved, size - moved
         while size:
-            data = os.pread(self._source, min(size, 1 << 20), source)
+            data = self._read(min(size, 1 << 20), source)
             if not data:
                 raise ValueError(f"{self._source_path} ends before offset {source + size}; convert the dataset again")
             moved = os.pwrite(self._target, data, target)
             source, target, size = source + moved, target + moved, size - moved
+
+    def _read(self, size: int, offset: int) -> bytes:
+        try:
+            return os.pread(self._source, size, offset)
+        except OSError as error:
+            raise OSError(
+                f"cannot read {self._source_path}: {error.strerror}; what is copied so far is kept: make the store "
+                "available again, then run the same command again to go on"
+            ) from error
 
     def sync(self) -> None:
         """Bring everything copied so far to the disk."""

@@ -176,7 +176,8 @@ def _write_list(folder: Path, paths: list[str], labels: list[int]) -> None:
         if "\n" in path:
             raise ValueError(f"{path!r} holds a line break, which a file list cannot have: export with --format folder")
     lines = (f"{path} {label}\n" for path, label in zip(paths, labels, strict=True))
-    (folder / "file_list.txt").write_text("".join(lines), encoding="utf-8")
+    text = "".join(lines)
+    (folder / "file_list.txt").write_text(text, encoding="utf-8", errors="surrogateescape")  # paths byte for byte
 
 
 def _records(container: Container) -> Write:
@@ -225,15 +226,9 @@ def _indices(export: Path) -> Write:
             if not chosen.any():
                 continue
             name = Path(shard["file"])
-            lines = (
-                (export / name.with_suffix(".idx"))
-                .read_text(encoding="utf-8")
-                .splitlines(keepends=True)[-len(chosen) :]
-            )
+            lines = (export / name.with_suffix(".idx")).read_text("utf-8").splitlines(keepends=True)[-len(chosen) :]
             taken = [line for line, keep in zip(lines, chosen.tolist(), strict=True) if keep]
-            (folder / name.with_suffix(".idx")).write_text(
-                container.head(len(taken)) + "".join(taken), encoding="utf-8"
-            )
+            (folder / name.with_suffix(".idx")).write_text(container.head(len(taken)) + "".join(taken), "utf-8")
             (folder / name).symlink_to((export / name).resolve())
             shards.append({"file": shard["file"], "samples": len(taken)})
         return {"label": info["label"], "shards": shards, "containers": str(export.absolute())}

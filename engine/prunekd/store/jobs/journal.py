@@ -74,7 +74,7 @@ class Journal:
     def plan(self) -> dict[str, object] | None:
         """The plan of the unfinished conversion, None if there is none that can be read."""
         try:
-            plan = json.loads(self._plan.read_text(encoding="utf-8"))
+            plan = json.loads(self._plan.read_text("utf-8"))
         except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
             return None
         return plan if isinstance(plan, dict) else None
@@ -146,7 +146,7 @@ def naming(path: Path, done: str = "converted", needed: Callable[[], int] = lamb
         if error.errno is None:
             raise  # named already
         remedy = "make room, then" if error.errno in (ENOSPC, EDQUOT, EFBIG) else "mend that, then"
-        file, room = Path(error.filename or path), ""
+        file, room = Path(error.filename if isinstance(error.filename, str) else path), ""
         if error.errno == ENOSPC:
             room = f" ({room_left(file, needed())})"
         raise OSError(

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
+from numbers import Real
 
 from prunekd.common.registry import unknown
 from prunekd.store.format.beton_writer import DEFAULT_PAGE_SIZE, check_page_size
@@ -49,9 +50,10 @@ class ConvertSettings:
         _within("chunk_size", self.chunk_size, 1, 1 << 20, "512 is a good choice")
         check_page_size(self.page_size)
         most = 1 if isinstance(self.max_quarantined, float) else math.inf
-        if not 0 <= self.max_quarantined <= most:
+        if not isinstance(self.max_quarantined, Real) or not 0 <= self.max_quarantined <= most:
             raise ValueError(
-                f"max_quarantined is {self.max_quarantined}; it must be a share from 0.0 to 1.0, or a count from 0 on"
+                f"max_quarantined is {self.max_quarantined!r}; it must be a share, a float from 0.0 to 1.0, or a "
+                "count, an int from 0 on"
             )
 
     def allowed(self, inputs: int) -> int:

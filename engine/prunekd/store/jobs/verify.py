@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from errno import EIO
 
 import numpy as np
 
@@ -38,6 +39,7 @@ def verify(
 
     Raises:
         ValueError: the index is not the one that the store was made with.
+        OSError: the storage went away.
     """
     check_index(store)
     found = []
@@ -85,8 +87,12 @@ def damaged(
                 try:
                     if zlib.crc32(payloads.read(row)) != split.crc32[row]:
                         wrong.append((row, "its bytes are not those that were stored (their checksum differs)"))
-                except (ValueError, OSError) as error:
+                except ValueError as error:
                     wrong.append((row, str(error)))
+                except OSError as error:
+                    if error.errno != EIO:
+                        raise  # the storage went away: nothing is known about the sample
+                    wrong.append((row, error.strerror or str(error)))
             return wrong
 
         done = 0

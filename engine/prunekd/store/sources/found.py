@@ -16,10 +16,9 @@ def found_lines(source: Source) -> list[str]:
         low, high = int(sizes.min()), int(sizes.max())
         spread = f"{low}" if low == high else f"{low} to {high}"
         where = f" ({folders[split]})" if split in folders else ""
-        empty = f", {int((sizes == 0).sum())} classes without any" if low == 0 else ""
-        lines.append(
-            f"{split}: {int(sizes.sum())} images, {len(source.classes)} classes, {spread} per class{empty}{where}"
-        )
+        empty = f", {int((sizes == 0).sum())} of them empty" if low == 0 else ""
+        classes = f"{len(source.classes)} classes{empty}"
+        lines.append(f"{split}: {int(sizes.sum())} images, {classes}, {spread} per class{where}")
     lines += getattr(source, "notes", ())  # sources of one's own need not have any
     ignored = [f"{count} x {what}" for what, count in source.ignored.items()]
     if ignored:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from errno import EACCES, ELOOP, ENAMETOOLONG, ENOTDIR
+from errno import EACCES
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from prunekd.store.format.store import SourceDescription
 from prunekd.store.sources.faults import Roots
 from prunekd.store.sources.layout import DEFAULT, HERE, Layout
 from prunekd.store.sources.source import UnreadableImage
-from prunekd.store.sources.split_folders import check_no_splits_below, split_folders
+from prunekd.store.sources.split_folders import check_no_splits_below, is_folder, split_folders
 
 # torchvision's ImageFolder takes the same ones, so that both number the images alike
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"))
@@ -207,16 +207,6 @@ def _stat_folder(path: str) -> os.stat_result:
             f"the folder {path} cannot be listed ({error.strerror}), so its images are not known; make it readable, or "
             "remove it"
         ) from error
-
-
-def is_folder(entry: "os.DirEntry[str]") -> bool:
-    """Whether an entry is a folder or a link to one; a link that leads nowhere, as to itself, is none."""
-    try:
-        return entry.is_dir()
-    except OSError as error:
-        if error.errno not in (ELOOP, EACCES, ENAMETOOLONG, ENOTDIR):
-            raise
-        return False  # if it looks like an image, reading it will tell what is wrong
 
 
 def is_utf8(name: str) -> bool:

@@ -3,6 +3,7 @@
 import os
 import re
 from collections import Counter
+from errno import EACCES, ELOOP, ENAMETOOLONG, ENOTDIR
 from pathlib import Path
 
 from prunekd.store.sources.layout import HERE, NONE, ROLES, TEST, TEST_IS_VAL, Layout
@@ -21,7 +22,7 @@ def split_folders(root: Path, layout: Layout, ignored: Counter[str]) -> tuple[di
     """
     if layout.train_split == HERE:
         return {TRAIN: root}, ()
-    names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    names = visible_folders(root)
     roles = {role: [name for name in names if ROLES.get(name.lower()) == role] for role in (TRAIN, VAL, TEST)}
     chosen: dict[str, str] = {}
     if layout.train_split is not None:
@@ -36,6 +37,22 @@ def split_folders(root: Path, layout: Layout, ignored: Counter[str]) -> tuple[di
         chosen[VAL] = val
     ignored.update(f"folder {name} beside {chosen[TRAIN]}" for name in names if name not in chosen.values())
     return {split: root / name for split, name in chosen.items()}, notes
+
+
+def visible_folders(path: Path) -> list[str]:
+    """The names of the folders in a folder, hidden ones left out, sorted."""
+    with os.scandir(path) as entries:
+        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and is_folder(entry))
+
+
+def is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether an entry is a folder or a link to one; a link that leads nowhere, as to itself, is none."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno not in (ELOOP, EACCES, ENAMETOOLONG, ENOTDIR):
+            raise
+        return False  # if it looks like an image, reading it will tell what is wrong
 
 
 def check_no_splits_below(path: Path, names: set[str]) -> None:
@@ -59,7 +76,7 @@ def _train(root: Path, roles: dict[str, list[str]], names: list[str]) -> str:
             f"{_few(names)}; name the training images with --train-split NAME, or {_CLASSES}"
         )
     name = roles[TRAIN][0]
-    if not any(path.is_dir() and not path.name.startswith(".") for path in (root / name).iterdir()):
+    if not visible_folders(root / name):
         raise ValueError(
             f"{root / name} holds no class folders; put the images of each class into a folder of its own, or "
             f"{_CLASSES}"
@@ -78,7 +95,7 @@ def _val(
     found = [name for name in roles[VAL] if name != layout.train_split]
     tests = [name for name in roles[TEST] if name != layout.train_split]
     if not found and not layout.hold_out:
-        found = [name for name in tests if any(path.is_dir() for path in (root / name).iterdir())]
+        found = [name for name in tests if visible_folders(root / name)]
     if len(found) > 1:
         raise ValueError(f"{root} has the folders {' and '.join(found)}; choose one with --val-split NAME, or none")
     return (found[0], (TEST_IS_VAL,) if found[0] in tests else ()) if found else (None, ())
