@@ -65,7 +65,8 @@ def read_card(path: Path) -> ModelCard:
     try:
         fields: dict[str, Any] = json.loads(metadata[CARD_KEY])
         require_keys(fields, CARD, f"the model card of {path}")
-        return ModelCard(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return ModelCard(**values)
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} has a model card that cannot be read ({error}); train the model again") from None
 
