@@ -59,8 +59,8 @@ def _tell_if_busy() -> None:
     busy, cores = busy_cores(), available_cores()
     if busy > BUSY_SHARE * cores:
         say(
-            f"Other processes keep {busy:.1f} of {cores} cores busy: the demo takes longer than a few minutes, its first "
-            "epoch most of all, and its speed-ups are less certain. For times that count, run it on a quiet machine."
+            f"Other processes keep {busy:.1f} of {cores} cores busy: the demo takes longer than a few minutes, its "
+            "first epoch most of all, and its speed-ups are less certain. For times that count, use a quiet machine."
         )
 
 
