@@ -86,9 +86,9 @@ def train(
         print(run.top1, run.path)
     """
     store, out = open_store(store), Path(out)
+    resolved = as_recipe(recipe, {**(settings or {}), **({"track": _tracked(track)} if track else {})})
     if teacher is None and labels is None:
         _refuse_distilling(settings or {})
-    resolved = as_recipe(recipe, {**(settings or {}), **({"track": _tracked(track)} if track else {})})
     with open_world(device_of(teacher, device)) as world:
         chosen = None if subset is None else as_subset(store, subset)
         online = None if teacher is None else as_teacher(teacher, store.classes, device=world.device)
