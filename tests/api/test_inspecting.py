@@ -123,14 +123,14 @@ def test_files_of_different_stores_are_named(scores: prunekd.Scores, files: tupl
 
 
 def test_a_run_that_is_being_written(tmp_path: Path) -> None:
-    write_json(tmp_path / "run/run.json", {"alpha": 0.5})
-    lines = ['{"kind": "train"}', '{"kind": "epoch", "epoch": 1}', '{"kind": "epo']
+    write_json(tmp_path / "run/run.json", {"alpha": 0.5, "recipe": {}})
+    lines = ['{"kind": "train", "step": 1}', '{"kind": "epoch", "step": 2, "epoch": 1}', '{"kind": "epo']
     (tmp_path / "run/metrics.jsonl").write_text("\n".join(lines))
     for step in (10, 9):
         (tmp_path / f"run/checkpoints/step-{step}").mkdir(parents=True)
     facts = inspect_run(str(tmp_path / "run"))
-    assert (facts.finished, facts.result, facts.run) == (False, None, {"alpha": 0.5})
-    assert facts.epochs == [{"kind": "epoch", "epoch": 1}]
+    assert (facts.finished, facts.result, facts.run) == (False, None, {"alpha": 0.5, "recipe": {}})
+    assert facts.epochs == [{"kind": "epoch", "step": 2, "epoch": 1}]
     assert facts.checkpoints == ["step-9", "step-10"]
     assert facts.to_dict() == printed("inspect", tmp_path / "run")
 

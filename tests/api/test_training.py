@@ -151,12 +151,51 @@ def test_a_module_that_gives_no_logits_is_refused_before_training(
         ({"reader": "nativ"}, "did you mean 'native'"),
         ({"labels": "nowhere"}, "make soft labels with"),
         ({"device": "tpu"}, "it must be auto, cpu, cuda"),
+        ({"settings": {"distill.alpha": 0.5}}, r"distill\.alpha \(--alpha\) is 0\.5, but the run has no teacher"),
+        ({"settings": {"distill.objective": "dkd"}}, r"distill\.objective is 'dkd', but the run has no teacher"),
+        ({"settings": {"optimizer.lr": "inf"}}, r"optimizer\.lr is inf; it must be a finite number"),
+        ({"settings": {"clip_norm": "inf"}}, r"clip_norm is inf; it must be a finite number"),
+        ({"settings": {"mix.mixup": "inf"}}, r"mix\.mixup is inf; it must be a finite number"),
+        ({"settings": {"dynamic.parameters": {"keep": "inf"}}}, r"dynamic\.parameters\.keep is inf"),
+        ({"settings": {"seed": 2**64}}, r"seed is 18446744073709551616; it must be 0 or more and below 2\^63"),
+        ({"settings": {"batch_size": 10**30}}, "larger than the 96 samples kept; use --set batch_size=24"),
+        ({"settings": {"train_view.size": 10**30}}, "it must be 1 to 65535 pixels"),
     ],
 )
 def test_what_does_not_fit_is_named(tiny_store: Store, tmp_path: Path, more: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         prunekd.train(tiny_store, recipe="demo", out=tmp_path / "run", **{"device": "cpu", **more})  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_beyond_the_validation_split_takes_it_whole(
+    tiny_store: Store, small: dict[str, object], tmp_path: Path
+) -> None:
+    plain, big = (
+        prunekd.train(
+            tiny_store,
+            recipe="demo",
+            settings={**small, "eval.batch_size": size},
+            out=tmp_path / str(size),
+            device="cpu",
+        )
+        for size in (32, 10**30)
+    )
+    assert plain.top1 == big.top1
+
+
+def test_the_objective_is_told_in_words(
+    tiny_store: Store, teacher_run: prunekd.Run, small: dict[str, object], tmp_path: Path, told: list[str]
+) -> None:
+    settings = {**small, "distill.alpha": 0.5, "distill.temperature": 3}
+    prunekd.train(
+        tiny_store, recipe="demo", settings=settings, teacher=teacher_run.path, out=tmp_path / "kd", device="cpu"
+    )
+    prunekd.train(tiny_store, recipe="demo", settings=small, out=tmp_path / "plain", device="cpu")
+    assert [line for line in told if line.startswith("objective")] == [
+        "objective: kd, alpha 0.5 (as set), temperature 3",
+        "objective: labels alone",
+    ]
 
 
 OWN_GROUP = """

@@ -44,7 +44,7 @@ def test_the_whole_path(work: Path) -> None:
     result = json.loads(student.stdout)
     assert result["samples_kept"] == 48
     assert result["alpha"] == 0.9
-    assert "alpha from" in student.stderr
+    assert "objective: kd, alpha 0.9 (as set), temperature 2" in student.stderr
     assert "not compiled: " in student.stderr  # why is said
     again = run("train", store, "--recipe", "demo", *SMALL, "--out", work / "teacher", "--resume", "auto", "--json")
     assert json.loads(again.stdout)["name"] == "teacher"

@@ -1,5 +1,8 @@
 """The common room: whole files, the ledger, unknown names."""
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -7,7 +10,7 @@ import pytest
 
 from prunekd.common.files import read_json, replacing, write_json
 from prunekd.common.ledger import Ledger
-from prunekd.common.machine import describe_machine
+from prunekd.common.machine import busy_cores, describe_machine
 from prunekd.common.registry import unknown
 
 
@@ -92,3 +95,16 @@ def test_the_machine_describes_itself() -> None:
     assert machine["cores"] >= 1
     assert machine["versions"]["torch"]
     assert machine["command"]
+
+
+def test_cores_that_others_keep_busy_are_counted() -> None:
+    assert 0 <= busy_cores(0.05) <= len(os.sched_getaffinity(0))
+    spin = "import time\nend = time.monotonic() + 20\nwhile time.monotonic() < end: pass"
+    others = [subprocess.Popen([sys.executable, "-c", spin]) for _ in os.sched_getaffinity(0)]
+    try:
+        time.sleep(0.5)
+        assert busy_cores() > 0.5
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()

@@ -85,7 +85,7 @@ def write_sweep_of(folder: Path, runs: list[dict[str, Any]], costs: Mapping[str,
     facts = {
         "format": "prunekd-sweep",
         "version": 1,
-        "store": {"path": "store", "fingerprint": "f" * 64, "train": TOTAL, "val": 2000, "classes": 100},
+        "store": {"path": "store", "fingerprint": "f" * 64, "train": TOTAL, "val": 1_000_000, "classes": 100},
         "recipe": {"epochs": EPOCHS, "model": {"name": "<b>&net"}, "text": "</script><!-- x"},
         "arms": arms,
         "policies": sorted({run["policy"] for run in runs}),

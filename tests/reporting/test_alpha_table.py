@@ -14,23 +14,23 @@ from prunekd.sweep.arms import ALPHAS, alpha_arms
 KEEPS = (1.0, 0.5, 0.1)
 
 
-def sweep_of(top1: dict[tuple[float, float, int], float]) -> Sweep:
+def sweep_of(top1: dict[tuple[float, float, int], float], val: int | None = None) -> Sweep:
     runs = tuple(
         Run(
             name=f"{keep}-{alpha}-{seed}", arm="plain" if alpha == 0 else f"alpha{alpha}", policy="random", keep=keep,
             seed=seed, epochs=1, samples_kept=10, samples_total=10, train_seconds=1.0, epoch_seconds=(1.0,), phases={},
-            top1=value, alpha=alpha or None,
+            top1=value, alpha=alpha or None, val_samples=val,
         )
         for (keep, alpha, seed), value in top1.items()
     )  # fmt: skip
-    return Sweep(path=Path("s"), runs=runs, missing=(), unlisted=(), costs={}, facts={}, processes={})
+    return Sweep(path=Path("s"), runs=runs, missing=(), unlisted=(), costs={}, facts={}, processes=())
 
 
-@given(st.data(), st.integers(1, 3))
-def test_rows_hold_means_spreads_and_the_best(data: st.DataObject, seeds: int) -> None:
+@given(st.data(), st.integers(1, 3), st.sampled_from([None, 100, 10_000]))
+def test_rows_hold_means_spreads_and_the_best(data: st.DataObject, seeds: int, val: int | None) -> None:
     accuracy = st.floats(0, 1, allow_nan=False).map(lambda value: round(value, 3))
     top1 = {(k, a, s): data.draw(accuracy) for k in KEEPS for a in (0.0, *ALPHAS) for s in range(seeds)}
-    rows = alpha_rows(sweep_of(top1))
+    rows = alpha_rows(sweep_of(top1, val))
     assert [(row["keep"], row["alpha"]) for row in rows] == [(k, a) for k in KEEPS for a in (0.0, *ALPHAS)]
     for keep in KEEPS:
         mine = [row for row in rows if row["keep"] == keep]
@@ -43,7 +43,9 @@ def test_rows_hold_means_spreads_and_the_best(data: st.DataObject, seeds: int) -
             if seeds == 1:
                 assert row["within_spread"] is None
                 continue
-            margin = math.hypot(stdev(values[best]), stdev(values[row["alpha"]]))
+            both = (values[best], values[row["alpha"]])
+            binomial = sum(mean(v) * (1 - mean(v)) / val for v in both) if val else 0.0
+            margin = math.sqrt(sum(stdev(v) ** 2 for v in both) + binomial)
             gap = mean(values[best]) - mean(values[row["alpha"]])
             assert row["within_spread"] == (gap <= margin) or math.isclose(gap, margin, abs_tol=1e-9)
 

@@ -181,7 +181,7 @@ def claims_of(path: Path, **changes: Any) -> dict[str, tuple[str, str]]:
     return {claim.text: (claim.verdict, claim.measured) for claim in claims}
 
 
-def test_claims_hold_fail_or_stay_open_by_the_spread(tmp_path: Path) -> None:
+def test_claims_hold_fail_or_stay_open_by_the_noise(tmp_path: Path) -> None:
     found = claims_of(tmp_path / "many", seeds=5)
     helps = next(value for text, value in found.items() if "beats training on labels alone" in text)
     assert helps[0] == "held"
@@ -189,8 +189,8 @@ def test_claims_hold_fail_or_stay_open_by_the_spread(tmp_path: Path) -> None:
     assert random[0] == "did not hold"  # medium wins at 0.7, 0.5 and 0.3
     assert "keep 0.1: +1." in random[1]
     one = claims_of(tmp_path / "one", seeds=1)
-    assert {verdict for verdict, _ in one.values()} == {"unclear"}
+    assert {verdict for verdict, _ in one.values()} == {"not decided"}
     half = next(value for text, value in one.items() if "half the training time" in text)
     assert half[1].startswith("0.50x the training time of KD on all data (1 seed)")
     timed = claims_of(tmp_path / "timed", seeds=2, timed=True)
-    assert all(verdict in ("unclear", "not tested") for verdict, _ in timed.values())
+    assert all(verdict in ("not decided", "not tested") for verdict, _ in timed.values())

@@ -15,15 +15,17 @@ from click.testing import CliRunner
 
 from prunekd.cli import main
 from prunekd.reporting.aggregate import summarize_sweep
+from prunekd.reporting.claims import check_claims
 from prunekd.reporting.headline import headline
 from prunekd.reporting.page import render_page
 from prunekd.reporting.results import read_sweep
 
 SLOPE, CONSTANT, EPOCHS, TOTAL = 8.0, 0.5, 10, 1000
+VAL = 1_000_000  # so many that accuracies are exact
 TOP1 = {("plain", 1.0): 0.90, ("plain", 0.5): 0.84, ("kd", 1.0): 0.92, ("kd", 0.5): 0.91, ("equal_time", 0.5): 0.89}
 
 
-def result(arm: str, keep: float, seed: int, policy: str) -> dict[str, Any]:
+def result(arm: str, keep: float, seed: int, policy: str, val: int = VAL) -> dict[str, Any]:
     kept = TOTAL if arm == "equal_time" else round(keep * TOTAL)
     epochs = round(EPOCHS * keep) if arm == "equal_time" else EPOCHS
     slow = 1.5 if arm != "plain" else 1.0
@@ -40,7 +42,7 @@ def result(arm: str, keep: float, seed: int, policy: str) -> dict[str, Any]:
         "samples_total": TOTAL,
         "top1": TOP1[arm, keep] + 0.002 * (seed - 1),
         "best_top1": TOP1[arm, keep] + 0.01,
-        "val_samples": 200,
+        "val_samples": val,
         "train_seconds": train,
         "epoch_seconds": [epoch] * epochs,
         "eval_seconds": 1.0,
@@ -58,13 +60,15 @@ def result(arm: str, keep: float, seed: int, policy: str) -> dict[str, Any]:
     }
 
 
-def write_sweep(folder: Path, seeds: int = 3, leave_out: tuple[str, ...] = (), medium: bool = False) -> Path:
+def write_sweep(
+    folder: Path, seeds: int = 3, leave_out: tuple[str, ...] = (), medium: bool = False, val: int = VAL
+) -> Path:
     runs = []
     for seed in range(seeds):
         for arm, keep in TOP1:
             pruned = keep < 1 and arm != "equal_time"
             policies = ("random", "medium") if pruned and medium else ("random",) if pruned else ("all",)
-            runs += [result(arm, keep, seed, policy) for policy in policies]
+            runs += [result(arm, keep, seed, policy, val) for policy in policies]
     for run in runs:
         if run["name"] not in leave_out:
             (folder / "runs" / run["name"]).mkdir(parents=True)
@@ -72,7 +76,7 @@ def write_sweep(folder: Path, seeds: int = 3, leave_out: tuple[str, ...] = (), m
     facts = {
         "format": "prunekd-sweep",
         "version": 1,
-        "store": {"path": "store", "fingerprint": "f" * 64, "train": TOTAL, "val": 200, "classes": 5},
+        "store": {"path": "store", "fingerprint": "f" * 64, "train": TOTAL, "val": val, "classes": 5},
         "recipe": {"epochs": EPOCHS, "model": {"name": "<b>&net"}, "text": "</script><!-- x"},
         "arms": ["plain", "kd", "equal_time"],
         "policies": ["random"],
@@ -125,6 +129,38 @@ def test_the_equal_time_control_is_compared(tmp_path: Path) -> None:
     (found,) = summarize_sweep(read_sweep(write_sweep(tmp_path))).equal_time
     assert found.difference == pytest.approx(2.0)
     assert found.spread == pytest.approx(100 * math.hypot(0.002, 0.002))
+    assert found.verdict == "better"
+
+
+def test_a_difference_within_the_noise_is_not_decided_anywhere(tmp_path: Path) -> None:
+    """Of 400 validation images, and of 0.92 and 0.91 correct, chance alone leaves 2 points."""
+    summary = summarize_sweep(read_sweep(write_sweep(tmp_path / "few", val=400)))
+    full, half, control = (summary.find(*key) for key in (("kd", 1.0), ("kd", 0.5), ("equal_time", 0.5)))
+    assert full is not None
+    assert half is not None
+    assert control is not None
+    over = half.top1_over(full)
+    assert over is not None
+    assert over.points == pytest.approx(-1.0)
+    assert over.seeds == pytest.approx(100 * math.hypot(0.002, 0.002))
+    sampling = 100 * math.sqrt((0.92 * 0.08 + 0.91 * 0.09) / 400)
+    assert over.sampling == pytest.approx(sampling)
+    assert over.noise == pytest.approx(math.hypot(over.seeds, sampling))
+    assert not over.decided
+    first, *others = headline(summary)
+    assert "accuracy: not decided (-1.0 points, noise 2.0: seeds 0.3, validation split 2.0)" in first
+    assert any("for the same time: not decided (+2.0 points, noise 2.1" in line for line in others)
+    (found,) = summary.equal_time
+    assert found.verdict == "not decided"
+    (helps,) = [claim for claim in check_claims(summary) if "labels alone at every ratio" in claim.text]
+    assert helps.verdict == "held"  # 7 points are more than the noise
+    page = render_page([summary])
+    assert "<td>not decided</td>" in page
+    many = summarize_sweep(read_sweep(write_sweep(tmp_path / "many", medium=True, val=400)))
+    (random,) = [claim for claim in check_claims(many) if "random pruning is as good" in claim.text]
+    assert random.verdict == "not decided"  # as good as the other, within the noise
+    one = headline(summarize_sweep(read_sweep(write_sweep(tmp_path / "one", seeds=1))))
+    assert "accuracy: not decided (-1.0 points, one seed)" in one[0]
 
 
 def test_the_headline_says_what_was_found_and_no_more(tmp_path: Path) -> None:
@@ -132,7 +168,7 @@ def test_the_headline_says_what_was_found_and_no_more(tmp_path: Path) -> None:
     assert "0.53x the time of keep 1" in whole
     assert "lost 1.0 point" in whole
     assert "3 seeds" in whole
-    assert "did worse, by 2.0 points" in whole
+    assert "Pruning against distilling on all data for the same time: better, by 2.0 points" in whole
     one = " ".join(headline(summarize_sweep(read_sweep(write_sweep(tmp_path / "b", seeds=1)))))
     assert "single seed" in one
     assert "spread" not in one

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from prunekd.api.stores import AnyStore, AnySubset, open_store
@@ -88,6 +87,8 @@ def train(
     """
     store, out = open_store(store), Path(out)
     resolved = as_recipe(recipe, {**(settings or {}), **({"track": _tracked(track)} if track else {})})
+    if teacher is None and labels is None:
+        _refuse_distilling(settings or {})
     with open_world(device_of(teacher, device)) as world:
         chosen = None if subset is None else as_subset(store, subset)
         online = None if teacher is None else as_teacher(teacher, store.classes, device=world.device)
@@ -121,6 +122,17 @@ def train(
         return Run.open(out)
 
 
+def _refuse_distilling(settings: Settings) -> None:
+    """Refuse settings of distillation where there is nothing to distil from; a recipe may have some all the same."""
+    for key in settings:
+        if key == "distill" or key.startswith("distill."):
+            option = {"distill.alpha": " (--alpha)", "distill.temperature": " (--temperature)"}.get(key, "")
+            raise ValueError(
+                f"{key}{option} is {settings[key]!r}, but the run has no teacher; give a teacher or soft labels, or "
+                "leave it out to train on labels alone"
+            )
+
+
 def _finished(spec: RunSpec) -> Run:
     """The run that is done; the user's module gets its weights."""
     run = Run.open(spec.out)
@@ -136,6 +148,5 @@ def _tracked(names: str | Sequence[str]) -> tuple[str, ...]:
 
 def _announce(spec: RunSpec) -> None:
     recipe = spec.recipe
-    _, reason = spec.objective_settings()
     logger.info(f"{spec.kept} of {spec.total} samples (keep {spec.keep:g}), {recipe.epochs} epochs, {spec.model_name}")
-    logger.info(f"objective: {spec.objective(torch.device('cpu'))!r}, alpha from {reason}")
+    logger.info(f"objective: {spec.told_objective()}")

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import (
     EACCES,
     EDQUOT,
@@ -133,7 +133,8 @@ class _Lines(logging.Handler):
     """Writes each message as one line to stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(record.getMessage(), err=True)
+        with suppress(OSError, ValueError):  # a closed pipe or a full disk ends no training
+            click.echo(record.getMessage(), err=True)
 
 
 @contextmanager
@@ -159,7 +160,8 @@ class _Failure(click.ClickException):
         self.exit_code = exit_code  # type: ignore[misc]  # click reads it off the instance
 
     def show(self, file: object = None) -> None:
-        click.echo(f"prunekd: error: {self.message}", file=sys.stderr)
+        with suppress(OSError, ValueError):
+            click.echo(f"prunekd: error: {self.message}", file=sys.stderr)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -1,7 +1,7 @@
 """The view of a running sweep: a live table on a terminal, a line now and then elsewhere."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -59,8 +59,14 @@ def dashboard(progress: SweepProgress, title: str) -> Iterator[Callable[[RunStat
         yield _plain(progress, title)
         return
     # drawing takes milliseconds of the processor that the sweep is timed on: once a second is enough
-    with Live(console=console, get_renderable=lambda: render(progress, title, console), refresh_per_second=1):
+    live = Live(console=console, get_renderable=lambda: render(progress, title, console), refresh_per_second=1)
+    try:
+        with suppress(OSError, ValueError):  # the terminal may go away: that ends no sweep
+            live.start()
         yield lambda state: None
+    finally:
+        with suppress(OSError, ValueError):
+            live.stop()
 
 
 def render(progress: SweepProgress, title: str, console: Console) -> RenderableType:

@@ -1,10 +1,11 @@
 """Options and outputs that several verbs share."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,13 +22,31 @@ WORKERS = click.option("--workers", type=click.IntRange(min=1), help="Decoding t
 
 
 def say(line: str) -> None:
-    """Print one line about what is going on to stderr."""
-    click.echo(line, err=True)
+    """Print one line about what is going on to stderr; work does not end because nobody can read of it."""
+    with suppress(OSError, ValueError):  # a closed pipe, a full disk; a closed file
+        click.echo(line, err=True)
 
 
 def emit(value: object, as_json: bool, text: str | Callable[[], str]) -> None:
-    """Print a result to stdout, as JSON or as text; a function makes the text only where it is wanted."""
-    click.echo(json.dumps(value, indent=2) if as_json else text if isinstance(text, str) else text())
+    """Print a result to stdout, as JSON or as text; a function makes the text only where it is wanted.
+
+    Raises:
+        OSError: stdout is full, or its reader is gone; what the verb did is done all the same.
+    """
+    shown = json.dumps(value, indent=2) if as_json else text if isinstance(text, str) else text()
+    try:
+        click.echo(shown)
+    except OSError as error:
+        _forget_stdout()
+        raise OSError(f"the verb is done, but its result could not be written to stdout ({error.strerror})") from None
+
+
+def _forget_stdout() -> None:
+    """Let go of what stdout still holds, or Python tries to write it once more at its end and fails there."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 @contextmanager
@@ -63,16 +82,18 @@ def progress_bar(total: int | None, description: str) -> Iterator[Update]:
 
     def update(done: int, text: str, total: int | None = None, description: str | None = None) -> None:
         nonlocal shown
-        bar.start()
         shown = description or shown
-        if shown not in tasks:
-            tasks[shown] = bar.add_task(shown, total=total, text="")
-        bar.update(tasks[shown], completed=done, total=total, text=text)
+        with suppress(OSError, ValueError):  # the terminal is gone
+            bar.start()
+            if shown not in tasks:
+                tasks[shown] = bar.add_task(shown, total=total, text="")
+            bar.update(tasks[shown], completed=done, total=total, text=text)
 
     try:
         yield update
     finally:
-        bar.stop()
+        with suppress(OSError, ValueError):
+            bar.stop()
 
 
 def _plain_updates(total: int | None, description: str) -> Update:
@@ -86,7 +107,7 @@ def _plain_updates(total: int | None, description: str) -> Update:
         tenth = 10 * done // max(known or 0, 1)
         if tenth > shown:
             shown = tenth
-            print(f"{name}: {done}/{known} {text}", file=sys.stderr)
+            say(f"{name}: {done}/{known} {text}")
 
     return update
 

@@ -9,6 +9,7 @@ import numpy as np
 from prunekd.cli._shared import say
 
 VALIDATION_SHARE = 0.2
+BUSY_SHARE = 0.25  # of the cores
 
 
 @click.command("demo")
@@ -29,6 +30,7 @@ def command(out: Path, seeds: int) -> None:
     Example:
       prunekd demo --out demo
     """
+    _tell_if_busy()
     out.mkdir(parents=True, exist_ok=True)
     digits, store, teacher, scores = out / "digits.npz", out / "store", out / "teacher", out / "scores.parquet"
     subset, sweep, page = out / "medium.parquet", out / "sweep", out / "report.html"
@@ -48,6 +50,18 @@ def command(out: Path, seeds: int) -> None:
         "--seeds", seeds, "--out", sweep,
     )  # fmt: skip
     _run("report", sweep, "--out", page)
+
+
+def _tell_if_busy() -> None:
+    """Say before the first epoch, which takes longest to show anything, that others slow it down."""
+    from prunekd.common.machine import available_cores, busy_cores
+
+    busy, cores = busy_cores(), available_cores()
+    if busy > BUSY_SHARE * cores:
+        say(
+            f"Other processes keep {busy:.1f} of {cores} cores busy: the demo takes longer than a few minutes, its "
+            "first epoch most of all, and its speed-ups are less certain. For times that count, use a quiet machine."
+        )
 
 
 def _write_digits(path: Path) -> None:

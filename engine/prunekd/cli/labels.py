@@ -19,7 +19,7 @@ from prunekd.cli._teacher import TEACHER_HELP, teacher_options
 @click.option(
     "--subset", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Label these samples alone."
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Seed of the views [default: the recipe's].")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Seed of the views [default: the recipe's].")
 @click.option("--temperature", type=float, help="Of the stored logsumexp [default: the recipe's].")
 @click.option("--runs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs that will use the labels.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the recipe.")

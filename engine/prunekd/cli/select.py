@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     help="none: one ranking over all; proportional: each class its share; equal: the classes take turns; quota: at "
     "most int(N/C*keep) of each class, as medium does [default: none; medium: quota].",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of what is drawn.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of what is drawn.")
 @click.option(
     "--features",
     type=click.Path(dir_okay=False, path_type=Path),

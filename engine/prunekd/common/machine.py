@@ -4,6 +4,7 @@ import os
 import platform
 import shlex
 import sys
+import time
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +35,27 @@ def processor_name() -> str:
 def available_cores() -> int:
     """Cores this process may use (an affinity mask or container quota may leave fewer than the machine has)."""
     return len(os.sched_getaffinity(0))
+
+
+def busy_cores(seconds: float = 0.5) -> float:
+    """Cores out of those this process may use that others keep busy, measured over `seconds` while this one sleeps."""
+    cores = os.sched_getaffinity(0)
+
+    def ticks() -> dict[int, tuple[int, int]]:
+        """By core: ticks in all, and those of them that were idle."""
+        found = {}
+        for line in Path("/proc/stat").read_text(encoding="utf-8").splitlines():
+            name, *fields = line.split()
+            if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in cores:
+                numbers = [int(field) for field in fields[:8]]  # what follows is counted in these already
+                found[int(name[3:])] = sum(numbers), numbers[3] + numbers[4]
+        return found
+
+    before = ticks()
+    time.sleep(seconds)
+    after = ticks()
+    spans = [(after[core][0] - before[core][0], after[core][1] - before[core][1]) for core in after if core in before]
+    return sum(1 - idle / whole for whole, idle in spans if whole > 0)
 
 
 def now() -> str:

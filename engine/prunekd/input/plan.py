@@ -172,6 +172,7 @@ def eval_plan(
 ) -> EpochPlan:
     """Every sample of the split exactly once over all ranks, in row order; the last batch may be short or empty."""
     ids = split.ids
+    batch_size = min(batch_size, max(1, -(-len(ids) // world_size)))  # readers allocate whole batches
     return EpochPlan(
         split=split, ids=ids[rank::world_size], batch_size=batch_size, view=view, seed=seed, kept=(ids, None)
     )

@@ -15,6 +15,8 @@ from prunekd.common.philox import CROP, FLIP, SHIFT, uniforms
 KINDS = ("random_resized_crop", "pad_crop", "center", "full")
 ATTEMPTS = 10
 
+LARGEST = 65_535  # pixels, the largest side of a JPEG
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewSettings:
@@ -39,8 +41,8 @@ class ViewSettings:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"view kind is {self.kind!r}; it must be one of {', '.join(KINDS)}")
-        if self.size < 1:
-            raise ValueError(f"view size is {self.size}; it must be 1 pixel or more")
+        if not 1 <= self.size <= LARGEST:
+            raise ValueError(f"view size is {self.size}; it must be 1 to {LARGEST} pixels")
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"view scale is {self.scale}; it must be two rising fractions of the area in (0, 1]")
         if len(self.ratio) != 2 or not 0 < self.ratio[0] <= self.ratio[1]:

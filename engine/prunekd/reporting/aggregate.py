@@ -129,6 +129,7 @@ def _group(
         epochs=runs[0].epochs,
         ideal=mean(run.samples_kept * run.epochs for run in full) / seen if full else None,
         top1=stat(run.top1 for run in runs),
+        val_samples=val_samples(sweep, runs),
         best_top1=stat(run.best_top1 for run in runs),
         train_seconds=stat_of([run.train_seconds for run in runs]),
         train_seconds_median=median(run.train_seconds for run in runs),
@@ -145,6 +146,13 @@ def _group(
         break_even_arm=_break_even(runs, full, one_off, total(arms[arm.reference]), keep),
         break_even_plain=_break_even(runs, _full_runs(ARMS["plain"], grouped), one_off, total(ARMS["plain"]), keep),
     )
+
+
+def val_samples(sweep: Sweep, runs: Sequence[Run]) -> int | None:
+    """Images that accuracies rest on: what the runs say, or else the sweep; None if neither does."""
+    known = [int(run.val_samples) for run in runs if run.val_samples]
+    stored = (sweep.facts.get("store") or {}).get("val")
+    return min(known) if known else stored if isinstance(stored, int) and stored > 0 else None
 
 
 def _seen(run: Run, arm: Arm) -> float:

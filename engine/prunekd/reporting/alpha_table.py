@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from prunekd.common.files import replacing
+from prunekd.reporting.aggregate import val_samples
 from prunekd.reporting.results import Sweep
-from prunekd.reporting.stats import Stat, spread, stat
+from prunekd.reporting.stats import Stat, difference, stat
 
 FILE = "alpha.csv"  # in the sweep's folder
 
@@ -20,14 +21,16 @@ def alpha_rows(sweep: Sweep) -> list[dict[str, Any]]:
     """A row per (keep, policy, alpha): top-1 in [0, 1], its standard deviation over seeds, and what it says.
 
     `best` marks the alpha above 0 with the highest mean; `within_spread` one whose mean lies within the standard
-    deviation of the difference to the best one (None with a single seed), so that the sweep does not tell them apart.
+    deviation of the difference to the best one, over seeds and for the size of the validation split (None with a
+    single seed), so that the sweep does not tell them apart.
     """
     found: dict[tuple[float, str], dict[float, Stat]] = {}
     for keep, policy, alpha in sorted({(run.keep, run.policy, run.alpha or 0.0) for run in sweep.runs}, reverse=True):
         same = [r.top1 for r in sweep.runs if (r.keep, r.policy, r.alpha or 0.0) == (keep, policy, alpha)]
         if top1 := stat(same):
             found.setdefault((keep, policy), {})[alpha] = top1
-    return [row for (keep, policy), group in found.items() for row in _rows(keep, policy, group)]
+    images = val_samples(sweep, sweep.runs)
+    return [row for (keep, policy), group in found.items() for row in _rows(keep, policy, group, images)]
 
 
 def write_alpha(sweep: Sweep) -> Path:
@@ -40,13 +43,13 @@ def write_alpha(sweep: Sweep) -> Path:
     return file
 
 
-def _rows(keep: float, policy: str, group: dict[float, Stat]) -> list[dict[str, Any]]:
+def _rows(keep: float, policy: str, group: dict[float, Stat], images: int | None) -> list[dict[str, Any]]:
     distilled = {alpha: top1 for alpha, top1 in group.items() if alpha > 0} or group
     best = max(distilled, key=lambda alpha: distilled[alpha].mean)
     rows = []
     for alpha, top1 in sorted(group.items()):
-        margin = spread(group[best], top1)
-        close = None if margin is None else 100 * (group[best].mean - top1.mean) <= margin
+        behind = difference(group[best], top1, images)
+        close = None if behind.noise is None else behind.points <= behind.noise
         rows.append(
             {
                 "keep": keep,

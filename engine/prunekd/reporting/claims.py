@@ -1,8 +1,8 @@
 """What the two papers claim, and what this sweep says of it.
 
 P1: "Distilling the Knowledge in Data Pruning" (ICML 2025); P2: "Medium-Difficulty Samples Constitute Smoothed Decision
-Boundary for Knowledge Distillation on Pruned Datasets" (ICLR 2025). A difference in accuracy counts only beyond the
-seeds' spread (the standard deviation of the difference); one seed decides nothing about accuracy.
+Boundary for Knowledge Distillation on Pruned Datasets" (ICLR 2025). A difference in accuracy counts only beyond its
+noise: the standard deviation over seeds and the error of the validation split's size. One seed decides nothing.
 """
 
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from prunekd.reporting.aggregate import Summary
 from prunekd.reporting.group import Group
-from prunekd.reporting.stats import Stat, spread
+from prunekd.reporting.stats import UNDECIDED, Difference
 from prunekd.reporting.wording import plural
 
-HELD, FAILED, UNCLEAR, UNTESTED = "held", "did not hold", "unclear", "not tested"
+HELD, FAILED, UNTESTED = "held", "did not hold", "not tested"
 KD = ("kd", "kd_cached")  # the arms that distil as the papers do
 _TIME_TOLERANCE = 1.05  # a time ratio within 5 % of the one claimed counts as reached
 
@@ -58,14 +58,14 @@ def _time_and_accuracy(summary: Summary, keep: float, share: float, baseline: st
     told = f"{time:.2f}x the training time of KD on all data ({seeds})"
     if group.speedup_total is not None and group.one_off:
         told += f", {1 / group.speedup_total.mean:.2f}x with one-off costs"
-    if full is None or full.top1 is None or group.top1 is None:
-        return claim(f"{told}; accuracy was not measured for both", UNCLEAR if fast else FAILED)
-    difference, noise = _difference(group.top1, full.top1)
-    told += f"; {_signed(difference, noise)} against {'plain' if baseline == 'plain' else 'KD'} on all data"
+    over = None if full is None else group.top1_over(full)
+    if over is None:
+        return claim(f"{told}; accuracy was not measured for both", UNDECIDED if fast else FAILED)
+    told += f"; {_signed(over)} against {'plain' if baseline == 'plain' else 'KD'} on all data"
     told += "" if summary.sweep.reshaping else "; without P2's logit reshaping"
     if not fast:
         return claim(told, FAILED)
-    return claim(told, _judge(difference, noise, at_least=baseline == "kd"))
+    return claim(told, _judge(over))
 
 
 def _random_is_enough(summary: Summary) -> Claim:
@@ -76,8 +76,8 @@ def _random_is_enough(summary: Summary) -> Claim:
         others = [g for g in summary.groups if g.keep == keep and keep < 1 and _is_clever(g)]
         if random is not None and random.top1 is not None and others:
             best = max(others, key=lambda g: g.top1.mean if g.top1 else 0.0)
-            if best.top1 is not None:
-                found.append((f"keep {keep:g}: {{}} against {best.policy}", *_difference(random.top1, best.top1)))
+            if (over := random.top1_over(best)) is not None:
+                found.append((f"keep {keep:g}: {{}} against {best.policy}", over))
     text = "with distillation, random pruning is as good as or better than clever policies at every ratio"
     return _over_keeps(summary, text, found, "no ratio has distilled runs on random samples and on another policy's")
 
@@ -87,44 +87,31 @@ def _distilling_helps(summary: Summary) -> Claim:
     found = []
     for keep in (keep for keep in summary.keeps if keep < 1):
         distilled, plain = _distilled(summary, keep, "random"), summary.find("plain", keep, "random")
-        if distilled and plain and distilled.top1 and plain.top1:
-            found.append((f"keep {keep:g}: {{}}", *_difference(distilled.top1, plain.top1)))
+        if distilled and plain and (over := distilled.top1_over(plain)) is not None:
+            found.append((f"keep {keep:g}: {{}}", over))
     text = "on pruned data, distillation beats training on labels alone at every ratio"
-    return _over_keeps(summary, text, found, "no ratio has random samples both with and without distillation", False)
+    return _over_keeps(summary, text, found, "no ratio has random samples both with and without distillation")
 
 
-def _over_keeps(
-    summary: Summary,
-    text: str,
-    found: list[tuple[str, float, float | None]],
-    untested: str,
-    at_least: bool = True,
-) -> Claim:
+def _over_keeps(summary: Summary, text: str, found: list[tuple[str, Difference]], untested: str) -> Claim:
     """A claim of P1 about every ratio holds if it holds at each, and fails if it fails at one."""
     if not found:
         measured = "no accuracy was measured" if summary.sweep.extrapolated else untested
         return Claim(paper="P1", text=text, measured=measured, verdict=UNTESTED)
-    verdicts = [_judge(difference, noise, at_least) for _, difference, noise in found]
-    verdict = next((v for v in (FAILED, UNCLEAR) if v in verdicts), HELD)
-    measured = "; ".join(words.format(_signed(difference, noise)) for words, difference, noise in found)
+    verdicts = [_judge(over) for _, over in found]
+    verdict = next((v for v in (FAILED, UNDECIDED) if v in verdicts), HELD)
+    measured = "; ".join(words.format(_signed(over)) for words, over in found)
     return Claim(paper="P1", text=text, measured=measured, verdict=verdict)
 
 
-def _judge(difference: float, noise: float | None, at_least: bool) -> str:
-    """`at_least`: no worse beyond the spread is enough; otherwise it must be better beyond the spread."""
-    if noise is None:
-        return UNCLEAR
-    if difference < -noise:
-        return FAILED
-    return HELD if at_least or difference > noise else UNCLEAR
+def _judge(over: Difference) -> str:
+    if not over.decided:
+        return UNDECIDED
+    return HELD if over.points > 0 else FAILED
 
 
-def _difference(a: Stat, b: Stat) -> tuple[float, float | None]:
-    return 100 * (a.mean - b.mean), spread(a, b)
-
-
-def _signed(difference: float, noise: float | None) -> str:
-    return f"{difference:+.1f} points ({'one seed' if noise is None else f'spread {noise:.1f}'})"
+def _signed(over: Difference) -> str:
+    return f"{over.points:+.1f} points ({over.told_noise})"
 
 
 def _distilled(summary: Summary, keep: float, policy: str) -> Group | None:

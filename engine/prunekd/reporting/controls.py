@@ -7,7 +7,9 @@ from statistics import median
 import numpy as np
 
 from prunekd.reporting.group import Group
-from prunekd.reporting.stats import spread
+from prunekd.reporting.stats import UNDECIDED
+
+BETTER, WORSE = "better", "worse"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +29,20 @@ class Fit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EqualTime:
-    """KD on pruned data against KD on all data for r x epochs; difference in points (positive: pruning won)."""
+    """KD on pruned data against KD on all data for r x epochs.
+
+    difference is in points, positive where pruning is ahead; spread is its standard deviation over seeds, noise that
+    with the error of the validation split's size (None: one seed). verdict is one of BETTER, WORSE, UNDECIDED, of
+    pruning.
+    """
 
     arm: str
     keep: float
     policy: str
     difference: float
     spread: float | None
+    noise: float | None
+    verdict: str
     time_ratio: float
 
 
@@ -66,15 +75,18 @@ def compare_equal_time(groups: Sequence[Group]) -> tuple[EqualTime, ...]:
         control = controls.get(group.keep)
         if control is None or group is control or group.settings.reference != "kd":
             continue
-        if group.top1 is None or control.top1 is None:
+        over = group.top1_over(control)
+        if over is None:
             continue
         found.append(
             EqualTime(
                 arm=group.arm,
                 keep=group.keep,
                 policy=group.policy,
-                difference=100 * (group.top1.mean - control.top1.mean),
-                spread=spread(group.top1, control.top1),
+                difference=over.points,
+                spread=over.seeds,
+                noise=over.noise,
+                verdict=UNDECIDED if not over.decided else BETTER if over.points > 0 else WORSE,
                 time_ratio=group.train_seconds.mean / control.train_seconds.mean,
             )
         )

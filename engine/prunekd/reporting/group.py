@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from prunekd.reporting.results import Run
-from prunekd.reporting.stats import Quartiles, Stat
+from prunekd.reporting.stats import Difference, Quartiles, Stat, difference
 from prunekd.sweep.arms import Arm
 
 
@@ -26,6 +26,7 @@ class Group:
     epochs: int
     ideal: float | None
     top1: Stat | None
+    val_samples: int | None
     best_top1: Stat | None
     train_seconds: Stat
     train_seconds_median: float
@@ -41,6 +42,12 @@ class Group:
     phases: Mapping[str, float]
     break_even_arm: float | None
     break_even_plain: float | None
+
+    def top1_over(self, other: "Group") -> Difference | None:
+        """How much more accurate this group is than another of its sweep; None if either was not measured."""
+        if self.top1 is None or other.top1 is None:
+            return None
+        return difference(self.top1, other.top1, self.val_samples)
 
     @property
     def seeds(self) -> tuple[int, ...]:

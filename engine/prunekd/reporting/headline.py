@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from prunekd.reporting.aggregate import Summary
 from prunekd.reporting.group import Group
 from prunekd.reporting.results import overlap_note, timing_note
-from prunekd.reporting.stats import Stat, spread
+from prunekd.reporting.stats import UNDECIDED
 from prunekd.reporting.wording import arm_title, number, plural, points, ratio
 
 _SHOWCASE_KEEP = 0.5  # the ratio both papers quote
@@ -59,13 +59,13 @@ def _against_full(summary: Summary, shown: Group) -> list[str]:
     took = "would take" if shown.extrapolated else "took"
     times = f"{_name(shown)} {took} {ratio(1 / shown.speedup_training.mean)} the time of keep 1"
     seeds = plural(shown.speedup_training.n, "seed") + (", extrapolated" if shown.extrapolated else "")
-    found = [f"{times}{_lost(shown, full.top1)} ({seeds})."]
+    found = [f"{times}{_lost(shown, full)} ({seeds})."]
     honest = shown.speedup_vs_plain
     if shown.arm != "plain" and honest is not None:
         costs = "; one-off costs are counted in full" if shown.one_off else ""
         found.append(
             f"Against plain training on all data it {'would be' if shown.extrapolated else 'was'} "
-            f"{_faster(honest.mean)}{_lost(shown, _top1(summary, 'plain'))}{costs}."
+            f"{_faster(honest.mean)}{_lost(shown, summary.find('plain', 1.0))}{costs}."
         )
     return found
 
@@ -76,15 +76,10 @@ def _against_plain_only(summary: Summary, shown: Group) -> str:
     if shown.speedup_vs_plain is None:
         reached = f" and reached {100 * shown.top1.mean:.1f} %" if shown.top1 else ""
         return f"{start}{reached} ({plural(len(shown.runs), 'seed')}); {end}."
-    lost = _lost(shown, _top1(summary, "plain"))
+    lost = _lost(shown, summary.find("plain", 1.0))
     seeds = plural(shown.speedup_vs_plain.n, "seed")
     faster = _faster(shown.speedup_vs_plain.mean)
     return f"{_name(shown)} was {faster} as plain training on all data{lost} ({seeds}); {end}."
-
-
-def _top1(summary: Summary, arm: str) -> Stat | None:
-    full = summary.find(arm, 1.0)
-    return full.top1 if full else None
 
 
 def _faster(factor: float) -> str:
@@ -92,36 +87,23 @@ def _faster(factor: float) -> str:
     return f"{ratio(factor)} as fast"
 
 
-def _lost(shown: Group, before: Stat | None) -> str:
-    now = shown.top1
-    if now is None or before is None:
+def _lost(shown: Group, before: Group | None) -> str:
+    over = None if before is None else shown.top1_over(before)
+    if over is None:
         return "" if shown.extrapolated else "; accuracy was not measured for both"
-    difference = 100 * (now.mean - before.mean)
-    verb = "gained" if difference >= 0 else "lost"
-    noise = spread(now, before)
-    if noise is None and round(difference, 1) == 0:
-        return " with the same accuracy"
-    if noise is not None and abs(difference) <= noise:
-        within = f"within the seeds' spread of {points(noise)}"
-        return f" with no clear change in accuracy ({difference:+.1f} points, {within})"
-    return f" and {verb} {points(abs(difference))}"
+    if over.decided:
+        return f" and {'gained' if over.points > 0 else 'lost'} {points(abs(over.points))}"
+    return f"; accuracy: {UNDECIDED} ({over.points:+.1f} points, {over.told_noise})"
 
 
 def _against_control(summary: Summary, shown: Group) -> list[str]:
     for control in summary.equal_time:
         if (control.arm, control.keep, control.policy) == (shown.arm, shown.keep, shown.policy):
-            if control.spread is not None and abs(control.difference) <= control.spread:
-                return [
-                    f"Distilling on all data for the same time did as well ({control.difference:+.1f} points for "
-                    f"pruning, within the seeds' spread of {points(control.spread)})."
-                ]
-            verdict = "better" if control.difference < 0 else "worse"
-            if control.difference == 0:
-                return ["Distilling on all data for the same time did exactly as well."]
-            return [
-                f"Distilling on all data for the same time did {verdict}, by {points(abs(control.difference))}"
-                f"{'' if control.spread is not None else ' (one seed)'}."
-            ]
+            start = "Pruning against distilling on all data for the same time"
+            if control.verdict == UNDECIDED:
+                noise = "one seed" if control.noise is None else f"noise {control.noise:.1f}"
+                return [f"{start}: {UNDECIDED} ({control.difference:+.1f} points, {noise})."]
+            return [f"{start}: {control.verdict}, by {points(abs(control.difference))}."]
     return []
 
 

@@ -6,10 +6,11 @@ from html import escape
 from typing import Any
 
 from prunekd.reporting.aggregate import Summary
-from prunekd.reporting.claims import FAILED, HELD, UNCLEAR, UNTESTED, check_claims
+from prunekd.reporting.claims import FAILED, HELD, UNTESTED, check_claims
 from prunekd.reporting.controls import Fit
 from prunekd.reporting.group import Group
 from prunekd.reporting.results import Process, overlap_note, timing_note
+from prunekd.reporting.stats import UNDECIDED
 from prunekd.reporting.style import sorted_phases
 from prunekd.reporting.tables import run_row
 from prunekd.reporting.wording import DASH, arm_title, factor, number, percent, plural, runs_until, series_title
@@ -57,11 +58,12 @@ def claims(summary: Summary) -> str:
     found = check_claims(summary)
     rows = [(claim.paper, claim.text, claim.measured, claim.verdict) for claim in found]
     html = table(("paper", "claims", "measured here", "verdict"), rows, "words")
-    for verdict, kind in ((HELD, "held"), (FAILED, "failed"), (UNCLEAR, "unclear"), (UNTESTED, "unclear")):
+    for verdict, kind in ((HELD, "held"), (FAILED, "failed"), (UNDECIDED, "unclear"), (UNTESTED, "unclear")):
         html = html.replace(f"<td>{verdict}</td>", f'<td class="{kind}">{verdict}</td>')
     return html + note(
-        "A difference in accuracy counts only beyond the standard deviation over seeds of that difference; with one "
-        "seed, or within it, the verdict is unclear. A time counts as reached within 5 %. The papers' own data and "
+        "A difference in accuracy counts only beyond its noise: the standard deviation over seeds of that difference, "
+        "and the error that the size of the validation split leaves. Within it, or with one seed, it is not decided. A "
+        "time counts as reached within 5 %. The papers' own data and "
         "networks may be others than this sweep's."
     )
 
@@ -145,11 +147,16 @@ def equal_time(summary: Summary) -> str:
             f"{item.keep:g}",
             f"{item.difference:+.1f}",
             DASH if item.spread is None else f"{item.spread:.1f}",
+            DASH if item.noise is None else f"{item.noise:.1f}",
+            item.verdict,
             f"{item.time_ratio:.2f}",
         ]
         for item in summary.equal_time
     ]
-    head = ("arm", "keep", "pruned minus control, points", "spread over seeds", "time pruned / control")
+    head = (
+        "arm", "keep", "pruned minus control, points", "spread over seeds", "noise with validation split",
+        "pruned is", "time pruned / control",
+    )  # fmt: skip
     return table(head, rows) + note(
         "The control distils on all samples for r times the epochs: the same steps, every sample seen less often."
     )

@@ -7,6 +7,8 @@ from statistics import mean, stdev
 
 import numpy as np
 
+UNDECIDED = "not decided"  # a difference within its noise
+
 
 @dataclass(frozen=True, slots=True)
 class Stat:
@@ -48,6 +50,44 @@ def quartiles(values: Sequence[float]) -> Quartiles:
     return Quartiles(middle, q1, q3, len(values))
 
 
-def spread(a: Stat, b: Stat) -> float | None:
-    """Standard deviation over seeds of a difference of two accuracies, in points; None if either has one seed."""
-    return None if a.sd is None or b.sd is None else 100 * math.hypot(a.sd, b.sd)
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Of two accuracies measured on one validation split, in points.
+
+    Attributes:
+        points: how much better the first one is.
+        seeds: standard deviation over seeds of such a difference; None if either has one seed.
+        sampling: its standard error from the size of the split alone; None if the size is not known. Both accuracies
+            are taken as independent binomial proportions, which overstates it where both err on the same images.
+    """
+
+    points: float
+    seeds: float | None
+    sampling: float | None
+
+    @property
+    def noise(self) -> float | None:
+        """What a difference must exceed to count, in points; None with a single seed, which decides nothing."""
+        return None if self.seeds is None else math.hypot(self.seeds, self.sampling or 0.0)
+
+    @property
+    def decided(self) -> bool:
+        """True if the difference exceeds its noise."""
+        return self.noise is not None and abs(self.points) > self.noise
+
+    @property
+    def told_noise(self) -> str:
+        """`one seed`, or `noise 1.8: seeds 0.3, validation split 1.8`."""
+        if self.noise is None:
+            return "one seed"
+        split = "" if self.sampling is None else f": seeds {self.seeds:.1f}, validation split {self.sampling:.1f}"
+        return f"noise {self.noise:.1f}{split}"
+
+
+def difference(a: Stat, b: Stat, val_samples: int | None) -> Difference:
+    """Of the accuracies `a` and `b` in [0, 1], measured on `val_samples` images."""
+    seeds = None if a.sd is None or b.sd is None else 100 * math.hypot(a.sd, b.sd)
+    sampling = None
+    if val_samples:
+        sampling = 100 * math.sqrt(sum(max(0.0, x.mean * (1 - x.mean)) for x in (a, b)) / val_samples)
+    return Difference(100 * (a.mean - b.mean), seeds, sampling)

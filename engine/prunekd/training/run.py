@@ -131,6 +131,20 @@ class RunSpec:
         scale = None if self.class_scale is None else self.class_scale.to(device)
         return create_objective(distill.objective, settings, scale, distill.options)
 
+    def told_objective(self) -> str:
+        """The objective in words: `kd, alpha 0.5 (as set), temperature 4`."""
+        settings, reason = self.objective_settings()
+        smoothing = f", label smoothing {settings.label_smoothing:g}" if settings.label_smoothing else ""
+        if not self.distils:
+            return f"labels alone{smoothing}"
+        distill = self.recipe.distill
+        options = "".join(f", {name} {value}" for name, value in distill.options.items())
+        shaped = ", logits reshaped by class" if self.class_scale is not None else ""
+        return (
+            f"{distill.objective}{options}, alpha {settings.alpha:g} ({reason}), temperature "
+            f"{settings.temperature:g}{smoothing}{shaped}"
+        )
+
     def describe(self) -> dict[str, Any]:
         """Contents of run.json."""
         settings, reason = self.objective_settings()

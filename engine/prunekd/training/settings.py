@@ -1,6 +1,7 @@
 """Every setting of a training run, as a tree of frozen dataclasses that check their values."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -237,9 +238,10 @@ class Recipe:
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
 
     def __post_init__(self) -> None:
+        _check_finite(self, "")
         check(self.epochs >= 1, "epochs", self.epochs, "1 or more")
         check(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        check(self.seed >= 0, "seed", self.seed, "0 or more")
+        check(0 <= self.seed < 2**63, "seed", self.seed, "0 or more and below 2^63")
         check(self.precision in PRECISIONS, "precision", self.precision, " or ".join(PRECISIONS))
         check(len(self.mean) == 3 and len(self.std) == 3, "mean and std", (self.mean, self.std), "three numbers each")
         check(all(s > 0 for s in self.std), "std", self.std, "positive")
@@ -259,6 +261,21 @@ class Recipe:
         result = yaml.safe_load(yaml.safe_dump(_lists(plain)))
         assert isinstance(result, dict)
         return result
+
+
+def _check_finite(value: Any, key: str) -> None:
+    """Raise ValueError naming the setting for an infinite number, or one that is none, anywhere in the settings."""
+    if isinstance(value, float):
+        check(math.isfinite(value), key, value, "a finite number")
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            _check_finite(item, key)
+    elif isinstance(value, dict) or dataclasses.is_dataclass(value):
+        parts = (
+            value if isinstance(value, dict) else {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        )
+        for name, item in parts.items():
+            _check_finite(item, f"{key}.{name}" if key else name)
 
 
 def _lists(value: Any) -> Any:

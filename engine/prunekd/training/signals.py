@@ -17,7 +17,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Requests:
-    """SIGTERM and a first Ctrl-C ask for a checkpoint and an end, SIGUSR1 for a checkpoint alone.
+    """SIGTERM, SIGHUP and a first Ctrl-C ask for a checkpoint and an end, SIGUSR1 for a checkpoint alone.
 
     They are noted between steps. A second Ctrl-C raises KeyboardInterrupt at once.
     """
@@ -45,8 +45,8 @@ class Requests:
             self.stop = self.stop or number != signal.SIGUSR1
 
         noted = [signal.SIGTERM, signal.SIGUSR1]
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a job in the background ignores Ctrl-C
-            noted.append(signal.SIGINT)
+        # a job in the background ignores Ctrl-C, one under nohup the end of its terminal
+        noted += [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
         previous = {number: signal.signal(number, note) for number in noted}
         try:
             yield
