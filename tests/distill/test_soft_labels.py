@@ -251,7 +251,7 @@ def test_the_verifier_accepts_what_was_made_and_finds_what_was_not(
         (wrong / file.name).write_bytes(file.read_bytes())
     logits = np.load(wrong / "logits.npy")
     np.save(wrong / "logits.npy", np.roll(logits, 1, axis=0))  # every view has the labels of another
-    with pytest.raises(ValueError, match=r"damaged: those of view \d are not what their digest in labels\.json says"):
+    with pytest.raises(RuntimeError, match=r"damaged: those of view \d are not what their digest in labels\.json says"):
         verify_labels(wrong, tiny_store, teacher, records=96)
     without_digests(wrong)
     with pytest.raises(RuntimeError, match=r"of 96 soft labels in .* are not what cifar_resnet8 says: view \d of"):

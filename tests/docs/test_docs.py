@@ -3,6 +3,8 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -14,6 +16,7 @@ from command_lines import check
 from docs.pages import PAGES, ROOT, TINY, blocks, run
 from prunekd.cli import main
 from store.datasets import cifar_folder, hugging_face, ilsvrc_archives, image_folder, webdataset_shards
+from support import require
 
 KINDS = ("sh", "console", "console fails", "python", "text", "yaml", "")
 # a page with more data needs no batches as small as the others do
@@ -99,6 +102,18 @@ def test_commands_of_a_page_run(page: Path, place: Path, monkeypatch: pytest.Mon
             assert code != 0, f"{page.name}:{block.line}: {command} did not fail:\n{output}"
             for part in expected:
                 assert " ".join(part.split()) in flat, f"{page.name}:{block.line}: not {part!r} but\n{output}"
+
+
+def test_ffcvs_own_loader_reads_the_rows_of_a_subset(place: Path) -> None:
+    """As the page says, in the store and in one that lies in another order."""
+    require("ffcv")
+    (program,) = [block.text for block in blocks(ROOT / "docs/readers.md") if block.kind == "python"]
+    compact = ["compact", "store", "--subset", "half.parquet", "--out", "compacted"]
+    assert CliRunner().invoke(main, compact).exit_code == 0
+    for store in ("store", "compacted"):
+        text = program.replace('open_store("store")', f'open_store("{store}")')
+        done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)

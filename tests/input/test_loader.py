@@ -383,6 +383,17 @@ def test_a_state_of_another_loader_is_refused(tiny_store: Store, other: dict[str
         another.load_state_dict(one.state_dict())
 
 
+@pytest.mark.parametrize("wrong", [{"epoch": -1}, {"batches_seen": None}, {"batches_seen": "3"}, {"epoch": 0.5}])
+def test_a_state_that_names_no_place_is_refused(tiny_store: Store, wrong: dict[str, Any]) -> None:
+    with load(tiny_store) as loader:
+        with pytest.raises(
+            ValueError, match=r"the state says epoch .* no whole numbers from 0 on; give what `state_dict` returned"
+        ):
+            loader.load_state_dict(loader.state_dict() | wrong)
+        loader.load_state_dict(loader.state_dict() | {"batches_seen": 99})  # of a longer share of the epoch
+        assert ids_of(loader) == []
+
+
 # ---- processes -------------------------------------------------------------------------------------------------------
 
 

@@ -16,8 +16,9 @@ from prunekd_kernels._backends import interpreting
 
 LOSS_TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 3e-6, torch.float16: 3e-6}
 """Relative to the largest loss of the batch: the loss is float32 whatever the logits are."""
-GRAD_TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}
-"""Relative L2: float32 arithmetic, then one rounding (Triton's interpreter truncates to bfloat16: 2^-7, not 2^-8)."""
+GRAD_TOLERANCE = {torch.float32: 5e-6, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}
+"""Relative L2: float32 arithmetic (PyTorch's own sums of 5003 terms are 4e-6 off at worst), then one rounding (Triton's
+interpreter truncates to bfloat16: 2^-7, not 2^-8)."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -307,6 +307,15 @@ def test_features_too_large_for_float16_are_refused(tmp_path):
         )  # fmt: skip
 
 
+def test_features_that_are_not_there_are_asked_for_in_vain(tmp_path):
+    logits = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match="the score prototype looks at all samples' features; name a file"):
+        compute_scores(batches([0, 1], 2), looking_up(logits, torch.zeros(2, 3)), ["prototype"], 3)
+    for names, features, asks in ((["grand_last"], None, "grand_last"), (["el2n"], tmp_path / "f.npy", "features")):
+        with pytest.raises(ValueError, match=f"the teacher gives no features, and {asks} asks for them"):
+            compute_scores(batches([0, 1], 2), lambda images: (logits, None), names, 3, features=features)
+
+
 def test_a_features_file_of_something_else_is_refused(tmp_path):
     np.save(tmp_path / "f.npy", np.zeros((4, 3), np.float16))
     assert read_features(tmp_path / "f.npy", 4).shape == (4, 3)

@@ -257,8 +257,9 @@ def label_losses(
 
 
 def full_logits(teacher: Targets) -> Tensor:
-    """The teacher's logits (B, C); ValueError if only the top K of them were kept."""
-    assert teacher is not None
+    """The teacher's logits (B, C); ValueError if there are none, or only the top K of them were kept."""
+    if teacher is None:
+        raise ValueError("this objective needs a teacher; give its logits or soft labels, or use the objective hard")
     if isinstance(teacher, Tensor):
         return teacher
     if teacher.ids is not None:

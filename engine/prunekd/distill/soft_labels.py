@@ -162,13 +162,11 @@ class CachedTeacher:
         """The plan of an epoch with views that have labels; samples, order and batches stay."""
         return replace(plan, seed=self.seed, view_index=self.view_index_for(epoch))
 
-    def lookup(self, ids: Tensor, view_index: int) -> SoftLabels:
-        """Soft labels of the samples `ids` int64 (B,) on the host, on the host; one gather, no other copy.
-
-        The first call for a view reads all its records once and checks them.
+    def check(self, view_index: int) -> None:
+        """Read all records of a view and check them; the second time this does nothing.
 
         Raises:
-            ValueError: a sample without a label, no such view, or damaged records.
+            ValueError: no such view, or damaged records.
         """
         if not 0 <= view_index < self.views:
             raise ValueError(
@@ -178,6 +176,16 @@ class CachedTeacher:
         if view_index not in self._checked:
             check_view(self.path, self.info, self._arrays, view_index)
             self._checked.add(view_index)
+
+    def lookup(self, ids: Tensor, view_index: int) -> SoftLabels:
+        """Soft labels of the samples `ids` int64 (B,) on the host, on the host; one gather, no other copy.
+
+        The first call for a view checks all its records.
+
+        Raises:
+            ValueError: a sample without a label, or as `check`.
+        """
+        self.check(view_index)
         rows = self._find(ids.numpy())
         found = {name: self._gather(array[view_index], rows) for name, array in self._arrays.items()}
         if self.topk is None:

@@ -1,15 +1,13 @@
 """Teachers on disk, and what tells one from another."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from prunekd.models import ModelCard, create_model, load_trained
-from prunekd.models.trained import load_weights, read_state
+from prunekd.models.trained import load_weights, read_state, state_digest
 
 TIMM = "timm:"
 MODEL_FILE = "model.safetensors"
@@ -79,12 +77,7 @@ def _output_classes(path: Path) -> int:
 
 def digest_of(model: nn.Module) -> str:
     """SHA-256 of a model's weights and buffers, in hexadecimal."""
-    sha = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        values = tensor.detach().cpu().contiguous()
-        sha.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-        sha.update(values.reshape(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest()
+    return state_digest(model.state_dict())
 
 
 def common_card(cards: Sequence[ModelCard]) -> ModelCard:

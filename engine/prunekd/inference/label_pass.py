@@ -226,7 +226,8 @@ def verify_labels(
 
     Raises:
         ValueError: labels that cannot be opened for this store, or made by another teacher.
-        RuntimeError: a record that differs by more than TOLERANCE; the message names the worst.
+        RuntimeError: a view whose digest differs, or a record that differs by more than TOLERANCE; the message names
+            the worst.
     """
     cached = CachedTeacher.open(path, store, ids=np.empty(0, np.int64), teacher_digest=teacher.digest)
     settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in cached.info["view"].items()}
@@ -235,6 +236,10 @@ def verify_labels(
     found: list[tuple[float, int, int]] = []  # difference, view, sample id
     with open_reader("native", store, "train", workers=workers) as source:
         for view in np.sort(views).tolist():
+            try:
+                cached.check(view)
+            except ValueError as error:
+                raise RuntimeError(str(error)) from None  # what was to be found out
             count = min(-(-records // len(views)), len(cached.ids))
             plan = EpochPlan(
                 split=store.split("train"),

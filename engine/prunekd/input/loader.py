@@ -257,7 +257,8 @@ class Loader(Closing):
         """Have the next iteration go on where `state` was taken, to the sample; another world size will do.
 
         Raises:
-            ValueError: a state of other samples, another seed, order or number of samples per step of all processes.
+            ValueError: a state of other samples, another seed, order or number of samples per step of all processes,
+                or one that names no place in an epoch.
         """
         for name, value in self._identity().items():
             if state.get(name) != value:
@@ -265,8 +266,17 @@ class Loader(Closing):
                     f"the state was taken with {name} {state.get(name)}, this Loader has {value}; make the Loader with "
                     "the same store, subset, seed and batch_size x world size, or start without the state"
                 )
+        try:
+            epoch, seen = index(state["epoch"]), index(state["batches_seen"])
+        except (KeyError, TypeError):
+            epoch = seen = -1
+        if min(epoch, seen) < 0:
+            place = f"epoch {state.get('epoch')!r} and batches_seen {state.get('batches_seen')!r}"
+            raise ValueError(
+                f"the state says {place}, which are no whole numbers from 0 on; give what `state_dict` returned"
+            )
         self._running = None
-        self._next = self._position = (int(state["epoch"]), int(state["batches_seen"]))
+        self._next = self._position = (epoch, seen)
 
     def _identity(self) -> dict[str, Any]:
         """What the n-th batch of an epoch depends on."""

@@ -85,7 +85,7 @@ class EpochPlan:
 
     def __len__(self) -> int:
         """Batches still to come."""
-        return self.end_batch - self.start_batch
+        return max(0, self.end_batch - self.start_batch)
 
     def batch(self, number: int) -> BatchPlan:
         """Batch `number` of the epoch, counted from its beginning."""

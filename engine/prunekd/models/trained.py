@@ -1,10 +1,13 @@
 """A trained model on disk: one safetensors file that says what it is.
 
 The file's metadata holds the card (architecture, classes, normalisation, input size), so the weights can be loaded
-without a second file or a guess.
+without a second file or a guess. A digest beside it tells damaged weights.
 """
 
+import hashlib
 import json
+import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,10 @@ from prunekd.common.pixels import IMAGENET_MEAN, IMAGENET_STD
 from prunekd.models.factory import create_model
 from prunekd.models.own import OWN
 
+logger = logging.getLogger(__name__)
+
 CARD_KEY = "prunekd"
+DIGEST_KEY = "prunekd.digest"
 CARD: dict[str, Kind] = {
     "model": str, "num_classes": int, "mean": list, "std": list, "size": int, "classes": list,
 }  # fmt: skip
@@ -41,15 +47,26 @@ class ModelCard:
     classes: tuple[str, ...] = ()
 
 
-def save_trained(path: Path, model: nn.Module, card: ModelCard) -> None:
-    """Write the model's weights and its card to one safetensors file, whole or not at all."""
+def save_trained(path: str | Path, model: nn.Module, card: ModelCard) -> None:
+    """Write the model's weights, its card and a digest to one safetensors file, whole or not at all."""
     # clones, since safetensors refuses tensors that share memory
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={CARD_KEY: json.dumps(asdict(card))})
+    metadata = {CARD_KEY: json.dumps(asdict(card)), DIGEST_KEY: state_digest(tensors)}
+    with replacing(Path(path)) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
 
 
-def read_card(path: Path) -> ModelCard:
+def state_digest(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of the names, types, shapes and values of a state dict, in hexadecimal."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        values = tensor.detach().cpu().contiguous()
+        sha.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        sha.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def read_card(path: str | Path) -> ModelCard:
     """Read the card of a safetensors file written by `save_trained`.
 
     Raises:
@@ -71,7 +88,7 @@ def read_card(path: Path) -> ModelCard:
         raise ValueError(f"{path} has a model card that cannot be read ({error}); train the model again") from None
 
 
-def load_trained(path: Path) -> tuple[nn.Module, ModelCard]:
+def load_trained(path: str | Path) -> tuple[nn.Module, ModelCard]:
     """Load a model written by `save_trained`, in float32 on the CPU, in eval mode.
 
     Raises:
@@ -89,7 +106,7 @@ def load_trained(path: Path) -> tuple[nn.Module, ModelCard]:
     return model.eval(), card
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load the weights in `path` (see `read_state`) into `model`.
 
     Raises:
@@ -103,14 +120,24 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise ValueError(f"the weights in {path} do not fit {type(model).__name__}: {' '.join(lines)}") from None
 
 
-def read_state(path: Path) -> dict[str, torch.Tensor]:
+def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     """Read a state dict from `.safetensors`, or from `.pt`/`.pth` without unpickling code.
 
     A state dict under the key `state_dict`, `model` or `state_dict_ema` is found, and a `module.` prefix removed.
+
+    Raises:
+        ValueError: no state dict, or weights that are not what `save_trained` wrote.
     """
+    path = Path(path)
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            metadata = file.metadata() or {}
+        if DIGEST_KEY in metadata and metadata[DIGEST_KEY] != state_digest(state):
+            raise ValueError(f"{path} is damaged: its weights are not what its digest says; train the model again")
+        if CARD_KEY in metadata and DIGEST_KEY not in metadata:
+            logger.debug(f"{path} has no digest: prunekd 0.1.0 wrote it, and damage to it may go unnoticed")
+        return state
     loaded: object = torch.load(path, map_location="cpu", weights_only=True)
     for key in ("state_dict", "model", "state_dict_ema"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):

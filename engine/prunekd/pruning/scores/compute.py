@@ -48,7 +48,7 @@ def compute_scores(
     names: Sequence[str],
     num_classes: int,
     *,
-    features: Path | None = None,
+    features: str | Path | None = None,
     rank: int = 0,
     gather: Gather = alone,
     seed: int = 0,
@@ -75,17 +75,23 @@ def compute_scores(
     if num_classes < 2:
         raise ValueError(f"scores need at least 2 classes, the store has {num_classes}")
     chosen, on_features = choose(names)
+    features = Path(features) if features else None
+    if on_features and not features:
+        raise ValueError(
+            f"the score {on_features[0].name} looks at all samples' features; name a file for them: features=F.npy"
+        )
+    asking = [score.name for score in chosen if score.needs_features] + (["features"] if features else [])
     part = FeaturePart(features, rank) if features else None
-    assert part or not on_features
     collector = _Collector()
     with torch.no_grad():
         for batch in batches:
             outputs, wrong = _outputs(forward(batch.images), batch, num_classes)
+            if asking and outputs.features is None:
+                raise ValueError(f"the teacher gives no features, and {asking[0]} asks for them; use another teacher")
             columns = {score.name: score.compute(outputs) for score in chosen}
             columns["teacher_std"] = outputs.logits.std(dim=1, correction=1)
             collector.add(batch, columns, wrong)
-            if part:
-                assert outputs.features is not None
+            if part and outputs.features is not None:
                 part.add(outputs.features.cpu().numpy())
     if part:
         part.close()
@@ -162,7 +168,7 @@ class _Collector:
     def add(self, batch: Batch, columns: Mapping[str, Tensor], wrong: Tensor) -> None:
         self._names = tuple(columns)
         self._pending.append((torch.stack(list(columns.values())), wrong))
-        # A reader may hand out the same buffers again for a later batch.
+        # Whoever makes the batches may use their memory again.
         self._keys.append((batch.ids.clone(), batch.labels.clone()))
         if len(self._pending) >= FLUSH_EVERY:
             self._flush()
