@@ -1,0 +1,2 @@
+def known(*a):
+    return False

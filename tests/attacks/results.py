@@ -1,0 +1,98 @@
+"""What files say, for comparing a disturbed run with an undisturbed one; and the table of what happened."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+# measured anew in every run, so never compared
+MEASURED = re.compile(r"second|time|speed|per_|wait|ledger|bytes|cost|images|phases|share|started|pid|date|began|ended|loss_ms")
+UNCOMPARED = (".html", ".png", ".md", ".csv")  # pictures and tables of measured times
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Everything below `folder` that is promised to be the same each time: file, or file and JSON key, to its value."""
+    found: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if not path.is_file() or "tensorboard" in name or path.name in ("lock", "held.json"):
+            continue
+        found[name] = "file"
+        if path.suffix in (".json", ".jsonl"):
+            lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+            for number, line in enumerate(lines):
+                found.update(_leaves(json.loads(line), f"{name}:{number}"))
+        elif path.suffix == ".parquet" and not name.endswith(".index.parquet"):
+            table = pq.read_table(path).to_pydict()
+            found[f"{name}:columns"] = repr({column: table[column] for column in sorted(table)})
+        elif path.suffix not in UNCOMPARED:
+            found[f"{name}:bytes"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def _leaves(value: object, name: str) -> dict[str, str]:
+    if MEASURED.search(name.rpartition(":")[2]):
+        return {}
+    if isinstance(value, dict):
+        return {leaf: text for key, inner in value.items() for leaf, text in _leaves(inner, f"{name}.{key}").items()}
+    if isinstance(value, list):
+        return {leaf: text for i, inner in enumerate(value) for leaf, text in _leaves(inner, f"{name}.{i}").items()}
+    return {name: repr(value)}
+
+
+@dataclass(frozen=True, slots=True)
+class Undisturbed:
+    """What a command leaves when nothing goes wrong: the values two runs of it agree in."""
+
+    values: dict[str, str]
+    varying: frozenset[str]
+
+    @classmethod
+    def of(cls, first: dict[str, str], second: dict[str, str]) -> "Undisturbed":
+        """From two undisturbed results."""
+        varying = {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)}
+        return cls(values={k: v for k, v in first.items() if k not in varying}, varying=frozenset(varying))
+
+    def difference(self, found: dict[str, str]) -> str:
+        """The first thing in which `found` is another result, empty if it is the same."""
+        for key, value in self.values.items():
+            if found.get(key) != value:
+                return f"{key} is missing" if key not in found else f"{key} differs: {value[:60]} became {found[key][:60]}"
+        more = sorted(key for key in found if found[key] == "file" and key not in self.values)
+        return f"left over: {', '.join(more)}" if more else ""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one kind of attack on one file or verb, and what went wrong, in words."""
+
+    attack: str
+    verb: str
+    file: str
+    counts: Counter = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def add(self, outcome: str, what: str = "") -> None:
+        """Count an outcome: refused, recovered, harmless or wrong (`what` says how)."""
+        self.counts["tried"] += 1
+        self.counts[outcome] += 1
+        if outcome == "wrong":
+            self.wrong.append(what)
+
+
+COLUMNS = ("tried", "refused", "recovered", "harmless", "wrong")
+
+
+def table(tallies: list[Tally]) -> str:
+    """All counts as a Markdown table."""
+    lines = ["| attack | verb | file | " + " | ".join(COLUMNS) + " |", "|---|---|---|" + "---:|" * len(COLUMNS)]
+    for tally in tallies:
+        cells = (str(tally.counts[name]) for name in COLUMNS)
+        lines.append(f"| {tally.attack} | {tally.verb} | {tally.file} | " + " | ".join(cells) + " |")
+    total = sum((tally.counts for tally in tallies), Counter())
+    lines.append("| all | | | " + " | ".join(str(total[name]) for name in COLUMNS) + " |")
+    return "\n".join(lines)
