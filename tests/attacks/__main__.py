@@ -30,8 +30,10 @@ def main() -> int:
         tallies, lines = [], []
         for name in asked.attacks or ATTACKS:
             rng = random.Random(asked.seed)
-            work = Path(scratch, name)
-            for tally in ATTACKS[name](material, work, asked.verbs.split(","), None if asked.all else asked.sample, rng):
+            work = Path(scratch, "work")
+            for tally in ATTACKS[name](
+                material, work, asked.verbs.split(","), None if asked.all else asked.sample, rng
+            ):
                 tallies.append(tally)
                 counts = ", ".join(f"{count} {outcome}" for outcome, count in tally.counts.items())
                 print(f"{tally.attack} {tally.verb} {tally.file}: {counts}", file=sys.stderr, flush=True)

@@ -66,6 +66,21 @@ class Ended:
         return self.code in (1, 2) and self.last_line.startswith(("prunekd: error: ", "Error: ")) and not self.traceback
 
     @property
+    def how(self) -> str:
+        """How it ended, in words."""
+        several = self.code in (1, 2) and "\nprunekd: error: " in "\n" + self.errors
+        kind = (
+            "it hung"
+            if self.code is None
+            else "a traceback"
+            if self.traceback
+            else "an error of several lines"
+            if several and not self.told
+            else f"exit code {self.code}"
+        )
+        return f"{kind}, {self.last_line}"
+
+    @property
     def last_line(self) -> str:
         """The last line on stderr."""
         return (self.errors.strip().splitlines() or [""])[-1]
@@ -231,8 +246,8 @@ def _watch(fault: Fault, log: int) -> None:
     def hook(event: str, args: tuple) -> None:
         if event != "open" and event not in CHANGES:
             return
-        if not isinstance(args[0], str | bytes):
-            return
+        if not isinstance(args[0], str | bytes | os.PathLike):
+            return  # a descriptor
         name = os.fsdecode(args[0])
         if event == "open":
             writing = bool(args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))

@@ -6,11 +6,18 @@ Nothing may be lost: the second attempt ends with the result of an undisturbed o
 import random
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from attacks.children import Ended, Fault, run
 from attacks.material import WRITERS, words
 from attacks.results import Tally, Undisturbed, contents
+
+
+@cache
+def bench_of(name: str, material: Path, work: Path) -> "Bench":
+    """The bench of a writer, one for all attacks."""
+    return Bench(name, material, work)
 
 
 class Bench:
@@ -61,7 +68,7 @@ class Bench:
             refused: count a recovered attempt as refused, because the disturbed one ended with an error.
         """
         if disturbed.traceback or disturbed.code is None:
-            tally.add("wrong", f"{what}: {_how(disturbed)}")
+            tally.add("wrong", f"{what}: {disturbed.how}")
             return
         again = run(self.again, self.folder)
         try:
@@ -69,16 +76,11 @@ class Bench:
         except ValueError as error:  # half a JSON file
             difference = f"cannot be read: {error}"
         if again.traceback or (again.code != 0 and (difference or not again.told)):
-            tally.add("wrong", f"{what}: given again it ended with {_how(again)}")
+            tally.add("wrong", f"{what}: given again it ended with {again.how}")
         elif difference:
             tally.add("wrong", f"{what}: {difference}")
         else:
             tally.add("refused" if refused else "recovered")
-
-
-def _how(ended: Ended) -> str:
-    kind = "it hung" if ended.code is None else "a traceback" if ended.traceback else f"exit code {ended.code}"
-    return f"{kind}, {ended.last_line}"
 
 
 def sampled(count: int, most: int | None, rng: random.Random) -> list[int]:
@@ -91,7 +93,7 @@ def sampled(count: int, most: int | None, rng: random.Random) -> list[int]:
 def attack(material: Path, work: Path, verbs: list[str], most: int | None, rng: random.Random) -> Iterator[Tally]:
     """Kill each of `verbs` at every operation, or at `most` of them."""
     for name in verbs:
-        bench = Bench(name, material, work)
+        bench = bench_of(name, material, work)
         tally = Tally("killed at an operation", name, "")
         for number in sampled(len(bench.operations), most, rng):
             bench.clear()

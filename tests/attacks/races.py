@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from attacks.children import Child, run
-from attacks.kills import Bench, sampled
+from attacks.kills import Bench, bench_of, sampled
 from attacks.results import Tally
 
 
 def attack(material: Path, work: Path, verbs: list[str], most: int | None, rng: random.Random) -> Iterator[Tally]:
     """Pause each of `verbs` at up to `most` operations (20 if None) while another runs."""
     for name in verbs:
-        bench = Bench(name, material, work)
+        bench = bench_of(name, material, work)
         tally = Tally("two at once", name, "")
         for number in sampled(len(bench.operations), most or 20, rng):
             bench.clear()
@@ -35,7 +35,7 @@ def _race(bench: Bench, number: int, tally: Tally) -> None:
     both = (first.wait(), second)
     for ended in both:
         if not (ended.code == 0 or ended.told):
-            tally.add("wrong", f"{what}: exit code {ended.code}, {ended.last_line}")
+            tally.add("wrong", f"{what}: {ended.how}")
             return
     if all(ended.code != 0 for ended in both):
         bench.recover(second, tally, what)

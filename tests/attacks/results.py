@@ -10,7 +10,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 # measured anew in every run, so never compared
-MEASURED = re.compile(r"second|time|speed|per_|wait|ledger|bytes|cost|images|phases|share|started|pid|date|began|ended|loss_ms")
+MEASURED = re.compile(
+    r"second|time|speed|per_|wait|ledger|bytes|cost|images|phases|share|started|pid|date|began|ended|resumed"
+)
+LEFT = "left over:"
 UNCOMPARED = (".html", ".png", ".md", ".csv")  # pictures and tables of measured times
 
 
@@ -57,13 +60,13 @@ class Undisturbed:
         varying = {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)}
         return cls(values={k: v for k, v in first.items() if k not in varying}, varying=frozenset(varying))
 
-    def difference(self, found: dict[str, str]) -> str:
-        """The first thing in which `found` is another result, empty if it is the same."""
+    def difference(self, found: dict[str, str], but: str = "") -> str:
+        """The first thing in which `found` is another result, empty if it is the same; what begins with `but` aside."""
         for key, value in self.values.items():
-            if found.get(key) != value:
-                return f"{key} is missing" if key not in found else f"{key} differs: {value[:60]} became {found[key][:60]}"
+            if found.get(key) != value and not (but and key.startswith(but)):
+                return f"{key} differs: {value[:60]} became {found.get(key, 'nothing')[:60]}"
         more = sorted(key for key in found if found[key] == "file" and key not in self.values)
-        return f"left over: {', '.join(more)}" if more else ""
+        return f"{LEFT} {', '.join(more)}"[:200] if more else ""
 
 
 @dataclass(slots=True)
@@ -77,14 +80,16 @@ class Tally:
     wrong: list[str] = field(default_factory=list)
 
     def add(self, outcome: str, what: str = "") -> None:
-        """Count an outcome: refused, recovered, harmless or wrong (`what` says how)."""
+        """Count an outcome, one of COLUMNS; `what` says how something is wrong."""
+        if LEFT in what and outcome == "wrong":
+            outcome = "left over"
         self.counts["tried"] += 1
         self.counts[outcome] += 1
-        if outcome == "wrong":
+        if outcome in ("wrong", "left over"):
             self.wrong.append(what)
 
 
-COLUMNS = ("tried", "refused", "recovered", "harmless", "wrong")
+COLUMNS = ("tried", "refused", "recovered", "harmless", "warned", "believed", "left over", "wrong")
 
 
 def table(tallies: list[Tally]) -> str:

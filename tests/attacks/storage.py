@@ -8,22 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from attacks.children import Ended, Fault, run
-from attacks.kills import Bench, sampled, sizes
+from attacks.kills import Bench, bench_of, sampled, sizes
 from attacks.results import Tally
 
 
 def attack(material: Path, work: Path, verbs: list[str], most: int | None, rng: random.Random) -> Iterator[Tally]:
     """Let the storage fail at up to `most` operations of each of `verbs`."""
     for name in verbs:
-        bench = Bench(name, material, work)
+        bench = bench_of(name, material, work)
+        tally = Tally("storage fails", name, "")
         for act, label in (("full", "disk full"), ("dead", "target fails"), ("readonly", "target read-only")):
-            tally = Tally(label, name, "")
             for number in [1] if act == "readonly" else sampled(len(bench.operations), most, rng):
                 bench.clear()
                 ended = run(bench.first, bench.folder, bench.fault(number, act))
                 _judge(bench, ended, tally, f"{label} at operation {number}, {bench.operations[number - 1]}")
-            yield tally
-        tally = Tally("file size limit", name, "")
         for size in sizes(bench, most, rng):
             bench.clear()
             _judge(bench, run(bench.first, bench.folder, limit=size), tally, f"no file may pass {size} bytes")
@@ -37,7 +35,7 @@ def _judge(bench: Bench, ended: Ended, tally: Tally, what: str) -> None:
         difference = bench.difference()
         tally.add("wrong" if difference else "harmless", f"{what}: exit code 0, but {difference}")
     elif not ended.told:
-        tally.add("wrong", f"{what}: exit code {ended.code}, {ended.last_line}")
+        tally.add("wrong", f"{what}: {ended.how}")
     else:
         bench.recover(ended, tally, what, refused=True)
 
@@ -54,5 +52,3 @@ def _source_moved(bench: Bench, source: Path, most: int | None, rng: random.Rand
             away.rename(source)
         _judge(bench, ended, tally, f"source moved away at its file {number} of {len(opened)}")
     return tally
-
-
