@@ -161,6 +161,10 @@ class Child:
         """Let a paused child go on."""
         os.kill(self.pid, signal.SIGCONT)
 
+    def kill(self) -> None:
+        """Kill the child."""
+        os.kill(self.pid, signal.SIGKILL)
+
     def wait(self) -> Ended:
         """Wait for the end; a child that takes longer than PATIENCE is killed."""
         end, hung = time.monotonic() + PATIENCE, False
@@ -169,7 +173,7 @@ class Child:
             self._status = status if pid else None
             self._read()
             if time.monotonic() > end and not hung:
-                os.kill(self.pid, signal.SIGKILL)
+                self.kill()
                 hung = True
         self._read()
         for descriptor in self._pipes:

@@ -193,6 +193,8 @@ class Reading:
                 tally.add("wrong", f"{what}: in silence, {difference}")
         elif not ended.told:
             tally.add("wrong", f"{what}: {ended.how}")
+        elif reader.edited and "must be" in ended.last_line:
+            tally.add("refused")  # valid text, refused for a setting that the message names
         elif not any(name in ended.errors for name in [*names, target.parent.name]):
             tally.add("wrong", f"{what}: the error does not name the file: {ended.last_line}")
         else:

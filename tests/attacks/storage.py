@@ -44,6 +44,7 @@ def _source_moved(bench: Bench, source: Path, most: int | None, rng: random.Rand
     """The source is moved away when its n-th file is opened, and is back for the second attempt."""
     tally = Tally("source moved away", "convert", "")
     away = source.with_name(source.name + ".gone")
+    bench.clear()
     opened = run(bench.first, bench.folder, Fault(at=0, act="moved", folder=source, reads=True)).operations
     for number in sampled(len(opened), most, rng):
         bench.clear()

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from attacks.children import Child, Fault, run
 from attacks.flips import regions
 from attacks.known import known
 from attacks.results import Tally, Undisturbed, contents, table
@@ -18,13 +17,18 @@ from attacks.results import Tally, Undisturbed, contents, table
 ROOT = Path(__file__).parents[2]
 
 
+def environment() -> dict[str, str]:
+    """What a process needs that forks children: this code, and no threads of OpenMP."""
+    roots = os.pathsep.join(str(ROOT / name) for name in ("engine", "kernels", "tests"))
+    return {**os.environ, "PYTHONPATH": roots, "OMP_NUM_THREADS": "1"}
+
+
 @pytest.mark.slow
 def test_nothing_is_lost_or_wrong_in_silence(tmp_path: Path) -> None:
-    roots = os.pathsep.join(str(ROOT / name) for name in ("engine", "kernels", "tests"))
     command = [sys.executable, "-m", "attacks", "--sample", "1", "--verbs", "convert,select,labels,train,export"]
     done = subprocess.run(
         [*command, "--work", str(tmp_path / "material")],
-        env={**os.environ, "PYTHONPATH": roots, "OMP_NUM_THREADS": "1"},
+        env=environment(),
         capture_output=True,
         text=True,
     )
@@ -32,19 +36,23 @@ def test_nothing_is_lost_or_wrong_in_silence(tmp_path: Path) -> None:
 
 
 def test_a_fault_happens_at_its_operation(tmp_path: Path) -> None:
-    words = ["select", str(tmp_path / "absent"), "--policy", "random", "--keep", "1", "--out", "out"]
-    refused = run(words, tmp_path)
-    assert refused.code == 2
-    assert not refused.traceback
-    words = ["demo", "--out", "out/demo"]
-    assert run(words, tmp_path, Fault(at=1, act="kill", folder=tmp_path / "out")).code == -9
-    full = run(words, tmp_path, Fault(at=1, act="full", folder=tmp_path / "out"))
-    assert full.code == 1
-    assert "No space left" in full.errors
-    child = Child(words, tmp_path, Fault(at=1, act="pause", folder=tmp_path / "out"))
-    assert child.stopped()
-    os.kill(child.pid, 9)
-    assert child.wait().code == -9
+    script = """if True:
+        import sys
+        from pathlib import Path
+        from attacks.children import Child, Fault, run
+        folder = Path(sys.argv[1])
+        words = ["demo", "--out", "out/demo"]
+        assert run(["doctor", "--nonsense"], folder).code == 2
+        assert run(words, folder, Fault(at=1, act="kill", folder=folder / "out")).code == -9
+        full = run(words, folder, Fault(at=1, act="full", folder=folder / "out"))
+        assert full.told and "No space left" in full.errors, full
+        child = Child(words, folder, Fault(at=1, act="pause", folder=folder / "out"))
+        assert child.stopped()
+        child.kill()
+        assert child.wait().code == -9
+    """
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_another_result_is_noticed(tmp_path: Path) -> None:
