@@ -1,14 +1,10 @@
 """Attack prunekd: `PYTHONPATH=tests python -m attacks --help`."""
 
 import argparse
-import os
 import random
 import sys
 import tempfile
 from pathlib import Path
-
-# set before torch is loaded: MKL's last bits follow from where in memory its inputs lie, even in undisturbed runs
-os.environ["MKL_CBWR"] = "COMPATIBLE"
 
 from attacks import flips, kills, races, storage
 from attacks.known import known

@@ -7,11 +7,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
+from safetensors.numpy import load_file
 
 # measured anew in every run, so never compared
 MEASURED = re.compile(
-    r"second|time|speed|per_|wait|ledger|bytes|cost|images|phases|share|started|pid|date|began|ended|resumed"
+    r"second|time|speed|per_|wait|ledger|bytes|cost|images|phases|share|started|pid|date|began|ended|resumed|digest"
 )
 LEFT = "left over:"
 UNCOMPARED = (".html", ".png", ".md", ".csv")  # pictures and tables of measured times
@@ -30,8 +32,12 @@ def contents(folder: Path) -> dict[str, str]:
             for number, line in enumerate(lines):
                 found.update(_leaves(json.loads(line), f"{name}:{number}"))
         elif path.suffix == ".parquet" and not name.endswith(".index.parquet"):
-            table = pq.read_table(path).to_pydict()
-            found[f"{name}:columns"] = repr({column: table[column] for column in sorted(table)})
+            found.update(
+                {f"{name}:{column}": repr(values) for column, values in pq.read_table(path).to_pydict().items()}
+            )
+        elif path.suffix == ".safetensors":
+            sums = {key: tensor.astype(float).sum() for key, tensor in load_file(path).items()}
+            found[f"{name}:sums"] = repr([float(sums[key]) for key in sorted(sums)])
         elif path.suffix not in UNCOMPARED:
             found[f"{name}:bytes"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
@@ -47,6 +53,16 @@ def _leaves(value: object, name: str) -> dict[str, str]:
     return {name: repr(value)}
 
 
+def _same(one: str, other: str) -> bool:
+    """Whether two values are equal; fractions may differ in what rounding does to them in two runs."""
+    if one == other or "." not in one:
+        return one == other
+    try:
+        return np.allclose(json.loads(one), json.loads(other), rtol=1e-3, atol=1e-3, equal_nan=True)
+    except (ValueError, TypeError):
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Undisturbed:
     """What a command leaves when nothing goes wrong: the values two runs of it agree in."""
@@ -57,13 +73,13 @@ class Undisturbed:
     @classmethod
     def of(cls, first: dict[str, str], second: dict[str, str]) -> "Undisturbed":
         """From two undisturbed results."""
-        varying = {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)}
+        varying = {key for key in first.keys() | second.keys() if not _same(first.get(key, ""), second.get(key, ""))}
         return cls(values={k: v for k, v in first.items() if k not in varying}, varying=frozenset(varying))
 
     def difference(self, found: dict[str, str], but: str = "") -> str:
         """The first thing in which `found` is another result, empty if it is the same; what begins with `but` aside."""
         for key, value in self.values.items():
-            if found.get(key) != value and not (but and key.startswith(but)):
+            if not _same(value, found.get(key, "")) and not (but and key.startswith(but)):
                 return f"{key} differs: {value[:60]} became {found.get(key, 'nothing')[:60]}"
         more = sorted(key for key in found if found[key] == "file" and key not in self.values)
         return f"{LEFT} {', '.join(more)}"[:200] if more else ""
