@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 # measured anew in every run, so never compared
 MEASURED = re.compile(
-    r"second|time|speed|per_|wait|ledger|bytes|cost|images|phases|share|started|pid|date|began|ended|resumed|digest"
+    r"second|time|speed|per_|wait|ledger|bytes|cost|images|phases|share|started|pid|date|began|ended|resumed|digest|imports|other"
 )
 LEFT = "left over:"
 UNCOMPARED = (".html", ".png", ".md", ".csv")  # pictures and tables of measured times
@@ -44,7 +44,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def _leaves(value: object, name: str) -> dict[str, str]:
-    if MEASURED.search(name.rpartition(":")[2]):
+    if MEASURED.search(name.rpartition(":")[2]) or "at_epoch_start" in name:
         return {}
     if isinstance(value, dict):
         return {leaf: text for key, inner in value.items() for leaf, text in _leaves(inner, f"{name}.{key}").items()}
