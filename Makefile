@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP   = $(VENV)/.installed-$(1)
 
-.PHONY: demo test test-lowest lint bench gpu clean
+.PHONY: demo test test-lowest lint bench gpu attacks clean
 
 demo: $(call STAMP,demo)
 	$(BIN)/prunekd demo --out demo
@@ -27,6 +27,11 @@ lint: $(call STAMP,test)
 
 bench: $(call STAMP,test)
 	$(BIN)/python benchmarks/epoch_time.py
+
+# Every attack of docs/reliability.md, for hours; ATTACKS="kills --sample 5" takes a part.
+ATTACKS ?= --all
+attacks: $(call STAMP,test)
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m attacks $(ATTACKS)
 
 # On a machine with a GPU whose python3 already has torch, timm, triton, numba and pytest, and perhaps no network. What is
 # missing there (simplejpeg, say) is taken from wheels/*.whl if that folder exists; nothing is installed into the system.
