@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# processes that share the tests, each with one OpenMP thread
+JOBS   ?= 2
 STAMP   = $(VENV)/.installed-$(1)
 
 .PHONY: demo test test-lowest lint bench gpu attacks clean
@@ -10,7 +12,8 @@ demo: $(call STAMP,demo)
 	$(BIN)/prunekd demo --out demo
 
 test: $(call STAMP,test) lint
-	PRUNEKD_REQUIRE="$$(cat $(VENV)/.require)" $(BIN)/python -m pytest $(PYTEST_ARGS)
+	PRUNEKD_REQUIRE="$$(cat $(VENV)/.require)" OMP_NUM_THREADS=1 \
+	    $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 # The tests with the lowest versions that setup.py allows, in an environment of their own. DALI, FFCV and what docker/ is
 # checked with are left out. The oldest Python here is taken: for the newest there are no wheels of these versions.

@@ -35,7 +35,7 @@ EXTRAS = {
     "ffcv": ["ffcv==1.0.2"],
     "dali": ["nvidia-dali-cuda120>=1.50"],
     "examples": ["lightning>=2.4", "accelerate>=1.1", "transformers>=4.46"],
-    "test": ["pytest>=8.0", "pytest-timeout>=2.3.1", "hypothesis>=6.100", "wandb>=0.18"],
+    "test": ["pytest>=8.0", "pytest-timeout>=2.3.1", "pytest-xdist>=3.6", "hypothesis>=6.100", "wandb>=0.18"],
     "dev": [
         "ruff>=0.9",
         "mypy>=1.14",

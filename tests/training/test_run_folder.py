@@ -10,7 +10,7 @@ import torch
 
 import prunekd
 from prunekd.common.distributed import World
-from prunekd.pruning.subset import select
+from prunekd.pruning import select
 from prunekd.store import Store, open_store
 from prunekd.training import RunSpec, Trainer, load_recipe
 from prunekd.training.checkpoint import checkpoints

@@ -161,7 +161,8 @@ class _Failure(click.ClickException):
 
     def show(self, file: object = None) -> None:
         with suppress(OSError, ValueError):
-            click.echo(f"prunekd: error: {self.message}", file=sys.stderr)
+            message = "; ".join(line.strip() for line in self.message.splitlines() if line.strip())
+            click.echo(f"prunekd: error: {message}", file=sys.stderr)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from prunekd.common.arrays import load_array
 from prunekd.common.closing import Closing
 from prunekd.common.files import read_json, replacing, sync_folder, write_json
 
@@ -282,9 +283,4 @@ def open_arrays(path: Path, info: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _load(file: Path) -> np.ndarray:
-    """An array, memory-mapped, read-only; ValueError if it cannot be read."""
-    try:
-        array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read: {error}; make the soft labels again") from None
-    return array
+    return load_array(file, "make the soft labels again")

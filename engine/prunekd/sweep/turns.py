@@ -44,6 +44,9 @@ def train_in_turns(
             trainer.on_progress(partial(progress, run))
             trainers.append(trainer)
         with requests.listening():
+            for trainer in trainers:
+                if trainer.finished:
+                    trainer.finish()  # killed after its last step, before its result was written
             for trainer in _turns(trainers):
                 if requests.stop:
                     raise requests.stopped("")

@@ -179,7 +179,7 @@ def check_folder(out: Path, described: Mapping[str, Any], resume: str | None) ->
     if not file.exists():
         if resume not in (None, "auto"):
             raise ValueError(f"{out} holds no run to resume; leave --resume out to start one")
-        if out.exists() and any(path.name not in (LOCK_FILE, HELD_FILE) for path in out.iterdir()):
+        if out.exists() and any(not _passing(path.name) for path in out.iterdir()):
             raise ValueError(f"{out} exists and is not empty; choose another --out")
         return
     if resume is None:
@@ -194,6 +194,11 @@ def check_folder(out: Path, described: Mapping[str, Any], resume: str | None) ->
                 f"{out} was started with {_difference(key, old, new)}; "
                 "resume it with the settings it was started with, or choose another --out"
             )
+
+
+def _passing(name: str) -> bool:
+    """Whether a file is a lock, or what a process was writing when it was killed: not yet a run."""
+    return name in (LOCK_FILE, HELD_FILE) or (name.startswith(f".{RUN_FILE}.") and name.endswith(".tmp"))
 
 
 def begin_folder(out: Path, described: Mapping[str, Any]) -> None:

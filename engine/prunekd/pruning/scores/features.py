@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from prunekd.common.arrays import load_array
 from prunekd.common.files import read_json, replacing, write_json
 from prunekd.pruning.parquet import check_split, check_store
 from prunekd.store import Store
@@ -75,10 +76,7 @@ def read_features(path: Path, count: int) -> np.ndarray:
     Raises:
         ValueError: no such file, or not the features of that many samples.
     """
-    try:
-        features = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as features: {error}; {_remedy(path)}") from None
+    features = load_array(path, _remedy(path))
     if features.ndim != 2 or len(features) != count or features.dtype.kind != "f":
         raise ValueError(
             f"{path} holds {features.dtype} {features.shape}, not one row for each of the {count} samples; "

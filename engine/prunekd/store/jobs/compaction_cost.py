@@ -43,7 +43,8 @@ def storage_of(path: Path) -> Storage:
     device = os.stat(path).st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     mounts = [
-        line.split(" - ") for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines()
+        line.split(" - ")
+        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     ]
     system = next((after.split()[0] for before, after in mounts if before.split()[2] == number), "unknown")
     block = Path("/sys/dev/block") / number

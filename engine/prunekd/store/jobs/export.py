@@ -226,9 +226,15 @@ def _indices(export: Path) -> Write:
             if not chosen.any():
                 continue
             name = Path(shard["file"])
-            lines = (export / name.with_suffix(".idx")).read_text("utf-8").splitlines(keepends=True)[-len(chosen) :]
+            lines = (
+                (export / name.with_suffix(".idx"))
+                .read_text(encoding="utf-8")
+                .splitlines(keepends=True)[-len(chosen) :]
+            )
             taken = [line for line, keep in zip(lines, chosen.tolist(), strict=True) if keep]
-            (folder / name.with_suffix(".idx")).write_text(container.head(len(taken)) + "".join(taken), "utf-8")
+            (folder / name.with_suffix(".idx")).write_text(
+                container.head(len(taken)) + "".join(taken), encoding="utf-8"
+            )
             (folder / name).symlink_to((export / name).resolve())
             shards.append({"file": shard["file"], "samples": len(taken)})
         return {"label": info["label"], "shards": shards, "containers": str(export.absolute())}

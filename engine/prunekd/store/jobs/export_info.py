@@ -5,6 +5,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from prunekd.common.arrays import load_array
 from prunekd.common.files import read_json
 from prunekd.store.jobs.containers import CONTAINERS
 from prunekd.store.jobs.export_job import Job
@@ -59,10 +60,7 @@ def read_export(path: Path) -> tuple[ExportInfo, np.ndarray]:
         ValueError: it is no export, or damaged: its entries are not of their kinds, or disagree with its ids.
     """
     info = read_json(path / EXPORT_FILE)
-    try:
-        ids = np.load(path / "ids.npy", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path / 'ids.npy'} cannot be read ({error}); export again") from None
+    ids = load_array(path / "ids.npy", "export again", mapped=False)
     problem = _problem(info, ids)
     if problem:
         raise ValueError(f"{path / EXPORT_FILE} is damaged: {problem}; export again")

@@ -74,7 +74,7 @@ class Journal:
     def plan(self) -> dict[str, object] | None:
         """The plan of the unfinished conversion, None if there is none that can be read."""
         try:
-            plan = json.loads(self._plan.read_text("utf-8"))
+            plan = json.loads(self._plan.read_text(encoding="utf-8"))
         except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError):
             return None
         return plan if isinstance(plan, dict) else None
