@@ -80,3 +80,13 @@ def test_a_folder_without_a_name_is_no_store(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     assert "has no store.json" in run("select", Path("."), tmp_path)
     assert "has no store.json" in run("select", Path("/"), tmp_path)
+
+
+def test_an_error_of_several_lines_is_told_in_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("epochs: [1,\nbatch_size: {")
+    convert(open_source(write_arrays(tmp_path / "a.npz")), tmp_path / "store")
+    words = ["train", str(tmp_path / "store"), "--recipe", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert "mine.yaml" in line

@@ -12,7 +12,7 @@ from prunekd.distill import OnlineTeacher, TeacherSettings
 from prunekd.models import ModelCard, create_model
 from prunekd.store import Store
 from prunekd.sweep.run import PlannedRun, SweepSpec, plan_runs, run_sweep
-from prunekd.training import load_recipe
+from prunekd.training import Trainer, load_recipe
 
 WORLD = World(0, 1, torch.device("cpu"))
 
@@ -104,3 +104,21 @@ def test_distilling_arms_need_a_teacher(tiny_store: Store, tmp_path: Path) -> No
         run_sweep(sweep(tiny_store, tmp_path, None, arms=("kd_cached",)), WORLD)
     assert not list(tmp_path.iterdir())
     sweep(tiny_store, tmp_path, None, arms=("plain",)).check_inputs()
+
+
+def test_a_sweep_killed_before_a_finished_run_wrote_its_result_goes_on(
+    tiny_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    often = load_recipe("demo", ["epochs=1", "batch_size=16", "train_view.size=12", "checkpoint.every_steps=1"])
+    spec = replace(sweep(tiny_store, tmp_path / "sweep", None, arms=("plain",), seeds=(0,)), recipe=often)
+
+    def killed(trainer: Trainer) -> None:
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "finish", killed)
+        with pytest.raises(OSError, match="killed"):
+            run_sweep(spec, WORLD)
+    results = run_sweep(spec, WORLD)
+    assert [result["name"] for result in results] == ["plain-all-keep1-seed0", "plain-random-keep0.5-seed0"]
+    assert [result["samples_seen"] for result in results] == [96, 48]

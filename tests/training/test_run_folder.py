@@ -191,3 +191,15 @@ def test_damaged_lines_of_the_log_are_left_out(tiny_store: Store, stopped: Path,
     log.write_bytes(good[0] + line + good[1] + good[2] + b'{"kind": "epoch", "st')
     resume(tiny_store, stopped)
     assert log.read_bytes() == good[0] + good[1]
+
+
+def test_a_run_killed_while_its_run_json_was_written_begins_again(tiny_store: Store, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.run.json.4711.tmp").write_text('{"recipe": {"bat')
+    trainer = Trainer(spec(tiny_store, tmp_path / "run"), WORLD, resume="auto")
+    trainer.close()
+    assert (tmp_path / "run/run.json").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="exists and is not empty"):
+        Trainer(spec(tiny_store, tmp_path / "other"), WORLD, resume="auto")
