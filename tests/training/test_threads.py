@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prunekd.training import threads as threads_module
 from prunekd.training.threads import GAIN, LONGEST, StepThreads, ThreadChooser
 
 QUIET = {2: 0.09, 1: 0.17}  # seconds of a step by number of threads
@@ -72,6 +73,7 @@ def test_threads_are_torchs_during_a_step_and_the_decision_is_logged(
     monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(threads_module, "_told", set())
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -91,6 +93,23 @@ def test_threads_are_torchs_during_a_step_and_the_decision_is_logged(
     assert seen.count(2) == 2  # then it is hopeless
     assert seen[-4:] == [1, 1, 1, 1]
     assert told == ["OpenMP threads: 1, 210 ms a step against 1600 ms with 2; other processes seem to use this machine"]
+
+
+def test_the_runs_of_a_sweep_tell_the_same_decision_once(monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(threads_module, "_told", set())
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        clock = [0.0]
+        for machine in (BUSY, BUSY, QUIET):
+            threads = StepThreads(torch.device("cpu"), clock=lambda: clock[0])
+            for _ in range(12):
+                with threads.step():
+                    clock[0] += machine[torch.get_num_threads()]
+    finally:
+        torch.set_num_threads(before)
+    assert [line.split(",")[0] for line in told] == ["OpenMP threads: 1", "OpenMP threads: 2"]
 
 
 @pytest.mark.parametrize("why", ["told", "gpu", "one"])

@@ -139,9 +139,9 @@ class _Lines(logging.Handler):
 
 @contextmanager
 def _log_on_stderr() -> Iterator[None]:
-    """Show what the logger `prunekd` is told, on the first process of several alone."""
+    """Show what the logger `prunekd` is told, on the first process of several alone; once, if verbs call verbs."""
     logger, lines = logging.getLogger("prunekd"), _Lines(logging.INFO)
-    if os.environ.get("RANK", "0") != "0":
+    if os.environ.get("RANK", "0") != "0" or any(isinstance(handler, _Lines) for handler in logger.handlers):
         yield
         return
     before = logger.level

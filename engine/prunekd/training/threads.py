@@ -29,6 +29,8 @@ HOPELESS = 3.0  # times as long in all as the fastest: not timed to the end
 SHARE = 20  # a measurement may take one part in so many of the time
 LONGEST = 300.0  # seconds until more threads are tried again, at most
 
+_told: set[int] = set()  # numbers of threads that this process has told about
+
 
 class ThreadChooser:
     """Chooses between numbers of threads by the seconds of steps; knows neither threads nor clocks.
@@ -118,6 +120,7 @@ class StepThreads:
         self._clock = clock
         most = torch.get_num_threads()
         self._chooser = None
+        self._decided = False
         if device.type == "cpu" and most > 1 and "OMP_NUM_THREADS" not in os.environ:
             self._chooser = ThreadChooser(sorted({most, most - 1, most // 2, max(1, most // 4)}, reverse=True))
 
@@ -131,7 +134,11 @@ class StepThreads:
         with self.chosen():
             yield
         if decision := self._chooser.record(self._clock() - started):
-            logger.info(decision)
+            # the runs of a sweep begin with the same decision, which need not be told of each
+            known = not self._decided and self._chooser.threads in _told
+            logger.log(logging.DEBUG if known else logging.INFO, decision)
+            self._decided = True
+            _told.add(self._chooser.threads)
 
     @contextmanager
     def chosen(self) -> Iterator[None]:
