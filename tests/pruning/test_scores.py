@@ -322,7 +322,7 @@ def test_a_features_file_of_something_else_is_refused(tmp_path):
     with pytest.raises(ValueError, match="not one row for each of the 5 samples"):
         read_features(tmp_path / "f.npy", 5)
     (tmp_path / "g.npy").write_bytes(b"no")
-    with pytest.raises(ValueError, match=r"g\.npy cannot be read as features"):
+    with pytest.raises(ValueError, match=r"g\.npy cannot be read as a NumPy array"):
         read_features(tmp_path / "g.npy", 4)
 
 
