@@ -56,7 +56,7 @@ def collect(store: Store, name: str, plan_: EpochPlan, workers: int | None = 2) 
 
 
 def most_buffers(workers: int) -> int:
-    """Blocks that exist at a time: look-ahead, the user's, and one that each thread lets go of after its batch is done."""
+    """Blocks at a time: those ahead, the user's, and one that each thread lets go of a moment late."""
     return LOOK_AHEAD + 1 + workers
 
 
